@@ -1,0 +1,93 @@
+# Every verb does its own set-up: a clean clone needs Python 3.11 or newer, Rust, and this file.
+# Everything made stays inside the checkout: .venv, target and the tools' own caches.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The first of these that is new enough makes .venv; PYTHON=… chooses another.
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$p"; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO_FLAGS ?= --locked
+# Local builds skip link-time optimisation, which a wheel gets; `make bench` builds with it.
+DEVELOP = VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --uv --release $(CARGO_FLAGS)
+HAVE_CARGO = command -v cargo >/dev/null || \
+	{ echo "error: cargo not found; install Rust (the oldest that will do: rust-version in Cargo.toml)" >&2; exit 1; }
+LOCAL_LTO := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+TESTS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+
+RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
+
+.PHONY: help venv demo test check generate bench lock wheel clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo
+	@echo "  make test TESTS=tests/unit          some tests only"
+	@echo "  make test BMDB_TEST_CONNINFO=…      on a server of yours instead of the embedded one"
+	@echo "  make venv PYTHON=python3.13         on another interpreter (after make clean)"
+
+venv: $(VENV)/.built ## make .venv: the package, its extras and the tools
+
+$(VENV)/.tools: requirements.lock
+	@[[ -n "$(PYTHON)" ]] || { echo "error: no Python 3.11 or newer found; install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) does not run or is older than Python 3.11; say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' || { echo "error: $(PYTHON) cannot make environments; install its venv package" >&2; exit 1; }
+	[[ -x $(BIN)/python ]] || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
+	@$(HAVE_CARGO)
+	$(LOCAL_LTO) $(DEVELOP)
+	@rm -f $(VENV)/.optimised
+	@touch $@
+
+$(VENV)/.optimised: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
+	@$(HAVE_CARGO)
+	$(DEVELOP)
+	@touch $(VENV)/.built $@
+
+demo: venv ## leased work survives a killed worker: a rack of machines, eight workers, under a minute
+	$(BIN)/python -m bmdb demo $(DEMO_ARGS)
+
+test: venv ## all tests: the core's in Rust, then everything else with pytest
+	cargo test -p bmdb-core $(CARGO_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+check: venv ## every gate that runs no database: format, lint, types, contracts, generated code
+	cargo fmt --all --check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python tools/generate_sync.py --check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt bmdb._core
+	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	$(BIN)/python -m pytest tests/architecture
+
+generate: $(VENV)/.tools ## write python/bmdb/_sync and the sync tests anew from their async sources
+	$(BIN)/python tools/generate_sync.py
+
+bench: $(VENV)/.optimised ## measure, and write docs/benchmarks.md anew
+	$(BIN)/python benches/run.py $(BENCH_ARGS)
+
+lock: $(VENV)/.tools ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions)
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+wheel: $(VENV)/.tools ## build the abi3 wheel into dist
+	$(BIN)/maturin build --release $(CARGO_FLAGS) --out dist
+
+clean: ## remove all that the other targets made
+	rm -rf $(VENV) target dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find python tests tools benches examples \( -name __pycache__ -prune -o -name '*.so' \) -exec rm -rf {} +

@@ -1,0 +1,54 @@
+"""Leases work on machines, straight in the SQL database that describes them."""
+
+from bmdb._async.connection import AsyncConnection
+from bmdb._async.queries import AsyncQueries
+from bmdb._async.session import AsyncSession
+from bmdb._async.work import AsyncWork
+from bmdb._core import Backoff, Row, __version__
+from bmdb._sync.connection import Connection, connect
+from bmdb._sync.queries import Queries
+from bmdb._sync.session import Session
+from bmdb._sync.work import Work
+from bmdb.errors import (
+    AmbiguousCommitError,
+    ConfigError,
+    ConnectionFailedError,
+    DatabaseError,
+    Error,
+    LeaseLostError,
+    MigrationError,
+    NothingToDo,
+    RetriesExhaustedError,
+    SessionExpiredError,
+    TransactionRestartError,
+    WorkConflictError,
+    WorkStateError,
+)
+
+__all__ = [
+    "AmbiguousCommitError",
+    "AsyncConnection",
+    "AsyncQueries",
+    "AsyncSession",
+    "AsyncWork",
+    "Backoff",
+    "ConfigError",
+    "Connection",
+    "ConnectionFailedError",
+    "DatabaseError",
+    "Error",
+    "LeaseLostError",
+    "MigrationError",
+    "NothingToDo",
+    "Queries",
+    "RetriesExhaustedError",
+    "Row",
+    "Session",
+    "SessionExpiredError",
+    "TransactionRestartError",
+    "Work",
+    "WorkConflictError",
+    "WorkStateError",
+    "__version__",
+    "connect",
+]

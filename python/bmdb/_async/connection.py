@@ -1,0 +1,259 @@
+"""A component's access to the database."""
+
+from __future__ import annotations
+
+# async only
+import asyncio
+
+# end async only
+import os
+import platform
+import socket
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from uuid import UUID
+
+from bmdb import _core, conninfo as _conninfo
+from bmdb._async.queries import AsyncQueries
+from bmdb._async.session import AsyncSession
+from bmdb._async.transaction import run
+from bmdb.errors import ConfigError
+from bmdb.lifecycle import track, untrack
+from bmdb.listener import Listener
+from bmdb.model import HistoryEvent, SessionInfo
+from bmdb.statistics import Statistics
+
+if TYPE_CHECKING:
+    from bmdb.embedded import EmbeddedServer
+
+T = TypeVar("T")
+
+
+class Collected(NamedTuple):
+    """What a collection removed."""
+
+    sessions: int
+    leases: int
+
+
+class AsyncConnection:
+    """A pool of connections to one database, the heartbeat of the sessions started on it, and their metrics.
+
+    Made by `connect`. A context manager: leaving it closes it. May be shared by threads or tasks, but not with a forked
+    child: there every call raises ConfigError, and a new connection has to be opened.
+    """
+
+    def __init__(self, core: _core.Connection, conninfo: str, server: EmbeddedServer | None) -> None:
+        self._core = core
+        self._conninfo = conninfo
+        self._server = server
+        self._owner = os.getpid()
+        self._listener = Listener(core)
+        track(self)
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str | None = None,
+        *,
+        component: str,
+        runtime_info: str | None = None,
+        migrate: bool = False,
+        pool_size: int = 10,
+        isolation: str = "serializable",
+        max_retries: int = 50,
+        pooler: bool = False,
+    ) -> Self:
+        """Connects to a database.
+
+        `conninfo`: a libpq URI or key=value string, "embedded:" (a throw-away PostgreSQL server for this connection
+        alone), "embedded:PATH" (one that is kept there), or None for $BMDB_CONNINFO. What it leaves out comes from the
+        PG* environment variables and libpq's files. `component` and `runtime_info` are for people who look at
+        sessions; by default the latter names host, process and Python. `migrate` brings the schema up to date.
+        `pool_size` bounds the connections (the heartbeat has one of its own); a transaction waits 30 s for a free one.
+        `isolation` and `max_retries` are the defaults of transactions with a callback.
+
+        Raises ConfigError for settings that cannot be used, ConnectionFailedError when no server can be reached or it
+        refuses the user, MigrationError for a schema newer than this library.
+        """
+        if pooler:
+            raise ConfigError("connecting through a transaction pooler is not supported: connect to the server itself")
+        if not component or not isinstance(component, str):
+            raise ConfigError("component must name this part of the fleet manager, for people who look at sessions")
+        given = _conninfo.given(conninfo)
+        server: EmbeddedServer | None = None
+        if _conninfo.is_embedded(given):
+            from bmdb import embedded
+
+            path = _conninfo.embedded_path(given)
+            # async only
+            server = await asyncio.to_thread(embedded.start, path)
+            # end async only
+            # sync only
+            # server = embedded.start(path)
+            # end sync only
+            given = server.conninfo
+        try:
+            keywords = _conninfo.resolve(given)
+            core = await _core.Connection.open_async(
+                list(keywords.items()),
+                {
+                    "component": component,
+                    "runtime_info": runtime_info if runtime_info is not None else _runtime_info(),
+                    "pool_size": pool_size,
+                    "isolation": isolation,
+                    "max_retries": max_retries,
+                    "throwaway": server is not None and server.throwaway,
+                },
+            )
+        except BaseException:
+            if server is not None:
+                server.stop()
+            raise
+        connection = cls(core, _conninfo.compose(keywords), server)
+        try:
+            if migrate:
+                await connection.migrate()
+            else:
+                core.check_schema_version(await core.schema_version_async())
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    @property
+    def conninfo(self) -> str:
+        """A connection string for libpq (psycopg, psql) that leads to the same database. It may hold the password."""
+        return self._conninfo
+
+    async def migrate(self, to: int | None = None) -> int:
+        """Brings the schema to version `to`, by default the latest, and returns the version reached.
+
+        Going down drops data and is refused except on a throw-away server ("embedded:"). Safe to call from many
+        processes at once, and again. Raises MigrationError; nothing of a migration that failed is kept.
+        """
+        return await self._core.migrate_async(to)
+
+    async def schema_version(self) -> int:
+        """The version of the database's schema; 0 when there is none."""
+        return await self._core.schema_version_async()
+
+    async def start_session(self, *, interval: float = 5.0, processor: str = "unknown") -> AsyncSession:
+        """Starts a session, which is renewed from now on without Python's help.
+
+        `interval` is how long one renewal lasts, in seconds, rounded up to whole ones: shorter frees the machines of a
+        lost worker sooner, longer rides out longer outages of the database. `processor` labels the metrics.
+
+        Raises ConfigError for an interval below 1 s, MigrationError when the database has no schema.
+        """
+        return AsyncSession(self, await self._core.start_session_async(float(interval), processor))
+
+    async def history_of(self, machine: UUID) -> list[HistoryEvent]:
+        """Everything that happened to the machine, oldest first."""
+        return await self._read(lambda q: q.history_of(machine))
+
+    async def session_info(self, session_id: UUID) -> SessionInfo | None:
+        """The session's row, live or expired; None once it is closed or collected."""
+        return await self._read(lambda q: q.session(session_id))
+
+    async def statistics(self) -> Statistics:
+        """The fleet in numbers, from one snapshot."""
+
+        async def count(q: AsyncQueries) -> Statistics:
+            return Statistics(
+                machines=await q.count_machines(),
+                machines_provided=await q.count_provided(),
+                machines_heartbeating=await q.count_heartbeating(),
+                machines_pending_installation=await q.count_pending_installation(),
+                machines_installed=await q.count_installed(),
+                machines_pending_agent_start=await q.count_pending_agent_start(),
+                machines_pending_agent_recovery=await q.count_pending_agent_recovery(),
+                active_work={row.process: row.count for row in await q.count_active_work()},
+                active_backoffs={row.process: row.count for row in await q.count_active_backoffs()},
+            )
+
+        return await self._read(count)
+
+    async def collect(self) -> Collected:
+        """Frees what expired sessions held, with a `Lost` event for each lease; returns how much.
+
+        Every connection with a live session does this by itself. Never waits for a lock: a session whose holder is in
+        the middle of a transaction is left for the next time.
+        """
+        return Collected(*await self._core.collect_async())
+
+    async def tags(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """The tags in the database, from its catalogue: (name, table, [(field, type), …]), users' own included."""
+        return await self._core.tags_async()
+
+    async def tags_of(self, machines: Sequence[UUID]) -> dict[UUID, list[str]]:
+        """The names of the tags that these machines have now; a machine without any is left out."""
+        held: dict[UUID, list[str]] = {}
+        for machine, tag in await self._core.tags_of_async(machines):
+            held.setdefault(machine, []).append(tag)
+        return held
+
+    def metrics(self) -> list[tuple[str, str, dict[str, str], Any]]:
+        """A snapshot of this connection's metrics: [(name, kind, labels, value), …].
+
+        `kind` is "counter" or "gauge" with a number, or "histogram" with ([(upper bound, cumulative count), …], sum) in
+        seconds. Costs microseconds; `bmdb.metrics` exports it to Prometheus.
+        """
+        return self._core.metrics()
+
+    async def _read(self, fn: Callable[[AsyncQueries], Awaitable[T]]) -> T:
+        return await run(self._core, self._core.unfenced(), fn)
+
+    @property
+    def closed(self) -> bool:
+        """True once closed."""
+        return self._core.closed
+
+    async def close(self) -> None:
+        """Ends all sessions of this connection, then its connections and its embedded server. Idempotent."""
+        untrack(self)
+        if self._owner != os.getpid():
+            return
+        await self._core.close_async()
+        self._listener.stop(timeout=1.0)
+        if self._server is not None:
+            # async only
+            await asyncio.to_thread(self._server.stop)
+            # end async only
+            # sync only
+            # self._server.stop()
+            # end sync only
+
+    def _close_within(self, seconds: float) -> None:
+        """Closes at interpreter exit, when nothing may take long."""
+        self._core.close_within(seconds)
+        self._listener.stop(timeout=0.2)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)
+        if core is not None and self._owner == os.getpid() and not core.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+            core.close_within(1.0)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._core.closed else "open"
+        return f"<{type(self).__name__} to {_conninfo.redact(self._conninfo)}, {state}>"
+
+
+def _runtime_info() -> str:
+    return f"{socket.gethostname()}, pid {os.getpid()}, Python {platform.python_version()}"
+
+
+# sync only
+# connect = AsyncConnection.connect
+# end sync only

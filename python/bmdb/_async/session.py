@@ -1,0 +1,206 @@
+"""A session: what a component does in the database, for as long as its heartbeat keeps it alive."""
+
+from __future__ import annotations
+
+# async only
+import asyncio
+
+# end async only
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
+
+from bmdb import _core
+from bmdb._async.queries import AsyncQueries
+from bmdb._async.transaction import run
+from bmdb._async.work import AsyncWork
+from bmdb.callbacks import check_callback, offered
+from bmdb.errors import Error, NothingToDo, WorkConflictError
+
+if TYPE_CHECKING:
+    from bmdb._async.connection import AsyncConnection
+
+T = TypeVar("T")
+
+
+class AsyncSession:
+    """A row in the database that a thread of the core renews, without Python, until it is closed or lost.
+
+    While it lives its owner may work; once it is lost every call raises SessionExpiredError and a new session has to
+    be started. A context manager: leaving it closes it. May be shared by threads or tasks.
+    """
+
+    __slots__ = ("__weakref__", "_connection", "_core")
+
+    def __init__(self, connection: AsyncConnection, core: _core.Session) -> None:
+        self._connection = connection
+        self._core = core
+
+    @property
+    def uuid(self) -> UUID:
+        """The session's id, fresh for each session."""
+        return self._core.uuid
+
+    @property
+    def interval(self) -> float:
+        """Seconds that one renewal lasts in the database: whole, as given to `start_session` or rounded up."""
+        return self._core.interval
+
+    @property
+    def expired(self) -> bool:
+        """True once the session is lost or closed; never False again."""
+        return self._core.expired
+
+    @property
+    def trusted_for(self) -> float:
+        """Seconds for which the session is valid even if no renewal succeeds any more; 0.0 once expired.
+
+        Trust ends a fifth of the interval before the database lets anybody else have the session's machines.
+        """
+        return self._core.trusted_for
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection that the session was started on."""
+        return self._connection
+
+    async def wait_expired(self, timeout: float | None = None) -> bool:
+        """Waits until the session is lost or closed, for `timeout` seconds at most; returns whether it is."""
+        return await self._core.wait_expired_async(timeout)
+
+    def on_expired(self, callback: Callable[[AsyncSession], object]) -> None:
+        """Calls `callback` with this session, once, when it is lost; not when it is closed.
+
+        It runs soon after the loss, on a thread of bmdb's (for an AsyncSession: on the event loop that registered it),
+        never inside a transaction. What it raises is logged.
+        """
+        # async only
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                loop.call_soon_threadsafe(callback, self)
+
+        # end async only
+        # sync only
+        # def tell() -> None:
+        #     callback(self)
+        #
+        # end sync only
+        self._connection._listener.on_lost(str(self.uuid), tell)
+
+    async def transact(
+        self,
+        fn: Callable[[AsyncQueries], Awaitable[T]],
+        *,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T:
+        """Runs `fn` in a transaction that lands only while this session lives, and returns what it returned.
+
+        `fn` gets the transaction's queries. It may run many times (after a conflict with another transaction, or when
+        the connection breaks before COMMIT), so it must have no effect outside the database. What it raises rolls the
+        transaction back and surfaces unchanged, unless it is, or was caused by, a retryable database error.
+
+        `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
+        bounds the runs after the first; after 60 s none is begun either.
+
+        Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
+        `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
+        connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
+        callback that cannot be run.
+        """
+        # async only
+        check_callback(fn, asynchronous=True)
+        # end async only
+        # sync only
+        # check_callback(fn, asynchronous=False)
+        # end sync only
+        core = self._connection._core
+        return await run(core, core.transaction(self._core, isolation, max_retries), fn)
+
+    async def work(
+        self,
+        process: str,
+        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        *,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> AsyncWork:
+        """Leases a machine that needs `process`.
+
+        `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
+        first of them that nobody holds under this process is leased. It may run many times and should only read. The
+        transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
+        machine that somebody leased or finished meanwhile is never leased by mistake.
+
+        Leases of sessions that have expired are collected first when there is nothing else to do, at most once a second.
+
+        Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
+        returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
+        ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
+        """
+        # async only
+        check_callback(retrieve, asynchronous=True)
+        # end async only
+        # sync only
+        # check_callback(retrieve, asynchronous=False)
+        # end sync only
+        try:
+            return await self._claim(process, retrieve, isolation, max_retries)
+        except (NothingToDo, WorkConflictError):
+            if not await self._collect_if_due():
+                raise
+        return await self._claim(process, retrieve, isolation, max_retries)
+
+    async def _claim(
+        self,
+        process: str,
+        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> AsyncWork:
+        core = self._connection._core
+        tx = core.claiming(self._core, process, isolation, max_retries)
+
+        async def lease(q: AsyncQueries) -> _core.Work:
+            found = retrieve(q)
+            # async only
+            if hasattr(found, "__await__"):
+                found = await found
+            # end async only
+            machines = offered(found)
+            leased = await tx.claim_async(process, machines)
+            if leased is None:
+                raise WorkConflictError(
+                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
+                )
+            return leased
+
+        return AsyncWork(self, await run(core, tx, lease))
+
+    async def _collect_if_due(self) -> bool:
+        """True when collection has freed a lease, so that it is worth looking again."""
+        with contextlib.suppress(Error):
+            _, leases = await self._connection._core.collect_if_due_async()
+            return leases > 0
+        return False
+
+    async def close(self) -> None:
+        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent."""
+        self._connection._listener.forget(str(self.uuid))
+        await self._connection._core.end_session_async(self._core)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"
+        return f"<{type(self).__name__} {self.uuid}, {state}>"

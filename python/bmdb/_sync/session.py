@@ -1,0 +1,180 @@
+# Generated from python/bmdb/_async/session.py by tools/generate_sync.py: do not edit.
+"""A session: what a component does in the database, for as long as its heartbeat keeps it alive."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
+
+from bmdb import _core
+from bmdb._sync.queries import Queries
+from bmdb._sync.transaction import run
+from bmdb._sync.work import Work
+from bmdb.callbacks import check_callback, offered
+from bmdb.errors import Error, NothingToDo, WorkConflictError
+
+if TYPE_CHECKING:
+    from bmdb._sync.connection import Connection
+
+T = TypeVar("T")
+
+
+class Session:
+    """A row in the database that a thread of the core renews, without Python, until it is closed or lost.
+
+    While it lives its owner may work; once it is lost every call raises SessionExpiredError and a new session has to
+    be started. A context manager: leaving it closes it. May be shared by threads or tasks.
+    """
+
+    __slots__ = ("__weakref__", "_connection", "_core")
+
+    def __init__(self, connection: Connection, core: _core.Session) -> None:
+        self._connection = connection
+        self._core = core
+
+    @property
+    def uuid(self) -> UUID:
+        """The session's id, fresh for each session."""
+        return self._core.uuid
+
+    @property
+    def interval(self) -> float:
+        """Seconds that one renewal lasts in the database: whole, as given to `start_session` or rounded up."""
+        return self._core.interval
+
+    @property
+    def expired(self) -> bool:
+        """True once the session is lost or closed; never False again."""
+        return self._core.expired
+
+    @property
+    def trusted_for(self) -> float:
+        """Seconds for which the session is valid even if no renewal succeeds any more; 0.0 once expired.
+
+        Trust ends a fifth of the interval before the database lets anybody else have the session's machines.
+        """
+        return self._core.trusted_for
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the session was started on."""
+        return self._connection
+
+    def wait_expired(self, timeout: float | None = None) -> bool:
+        """Waits until the session is lost or closed, for `timeout` seconds at most; returns whether it is."""
+        return self._core.wait_expired(timeout)
+
+    def on_expired(self, callback: Callable[[Session], object]) -> None:
+        """Calls `callback` with this session, once, when it is lost; not when it is closed.
+
+        It runs soon after the loss, on a thread of bmdb's (for an Session: on the event loop that registered it),
+        never inside a transaction. What it raises is logged.
+        """
+
+        def tell() -> None:
+            callback(self)
+
+        self._connection._listener.on_lost(str(self.uuid), tell)
+
+    def transact(
+        self,
+        fn: Callable[[Queries], T],
+        *,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T:
+        """Runs `fn` in a transaction that lands only while this session lives, and returns what it returned.
+
+        `fn` gets the transaction's queries. It may run many times (after a conflict with another transaction, or when
+        the connection breaks before COMMIT), so it must have no effect outside the database. What it raises rolls the
+        transaction back and surfaces unchanged, unless it is, or was caused by, a retryable database error.
+
+        `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
+        bounds the runs after the first; after 60 s none is begun either.
+
+        Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
+        `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
+        connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
+        callback that cannot be run.
+        """
+        check_callback(fn, asynchronous=False)
+        core = self._connection._core
+        return run(core, core.transaction(self._core, isolation, max_retries), fn)
+
+    def work(
+        self,
+        process: str,
+        retrieve: Callable[[Queries], Any],
+        *,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> Work:
+        """Leases a machine that needs `process`.
+
+        `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
+        first of them that nobody holds under this process is leased. It may run many times and should only read. The
+        transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
+        machine that somebody leased or finished meanwhile is never leased by mistake.
+
+        Leases of sessions that have expired are collected first when there is nothing else to do, at most once a second.
+
+        Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
+        returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
+        ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
+        """
+        check_callback(retrieve, asynchronous=False)
+        try:
+            return self._claim(process, retrieve, isolation, max_retries)
+        except (NothingToDo, WorkConflictError):
+            if not self._collect_if_due():
+                raise
+        return self._claim(process, retrieve, isolation, max_retries)
+
+    def _claim(
+        self,
+        process: str,
+        retrieve: Callable[[Queries], Any],
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> Work:
+        core = self._connection._core
+        tx = core.claiming(self._core, process, isolation, max_retries)
+
+        def lease(q: Queries) -> _core.Work:
+            found = retrieve(q)
+            machines = offered(found)
+            leased = tx.claim(process, machines)
+            if leased is None:
+                raise WorkConflictError(
+                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
+                )
+            return leased
+
+        return Work(self, run(core, tx, lease))
+
+    def _collect_if_due(self) -> bool:
+        """True when collection has freed a lease, so that it is worth looking again."""
+        with contextlib.suppress(Error):
+            _, leases = self._connection._core.collect_if_due()
+            return leases > 0
+        return False
+
+    def close(self) -> None:
+        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent."""
+        self._connection._listener.forget(str(self.uuid))
+        self._connection._core.end_session(self._core)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"
+        return f"<{type(self).__name__} {self.uuid}, {state}>"

@@ -1,0 +1,37 @@
+# Generated from python/bmdb/_async/transaction.py by tools/generate_sync.py: do not edit.
+"""The loop around a callback: begin, call, conclude, and again if the core says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from bmdb import _core
+from bmdb._sync.queries import Queries
+from bmdb.callbacks import Nesting, check_result
+from bmdb.errors import AmbiguousCommitError
+
+T = TypeVar("T")
+
+
+def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Queries], T]) -> T:
+    """Runs `fn` in the transaction until it is committed, and returns what its last run returned.
+
+    Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed.
+    """
+    with Nesting(core):
+        try:
+            while True:
+                tx.begin()
+                try:
+                    result = fn(Queries(tx))
+                    check_result(result)
+                except BaseException as error:
+                    if tx.conclude(error) == "again":
+                        continue
+                    raise
+                if tx.conclude() == "committed":
+                    return result
+        except AmbiguousCommitError as error:
+            error._ask(core)
+            raise

@@ -1,0 +1,164 @@
+# Generated from python/bmdb/_async/work.py by tools/generate_sync.py: do not edit.
+"""Work: a lease on one machine for one process, and the three ways to end it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import UUID
+
+from bmdb import _core
+from bmdb._core import Backoff
+from bmdb._sync.queries import Queries
+from bmdb._sync.transaction import run
+from bmdb.callbacks import check_callback
+from bmdb.errors import Error, LeaseLostError, SessionExpiredError
+
+if TYPE_CHECKING:
+    from bmdb._sync.session import Session
+
+_LOGGER = logging.getLogger("bmdb.work")
+
+State = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
+
+
+def nothing(_: Queries) -> None:
+    """The callback of an end that records nothing more."""
+
+
+class Work:
+    """A machine leased for a process, from `work()` until finish, fail or cancel.
+
+    A context manager: leaving it with the work undone cancels it. Use it from one thread or task at a time.
+    """
+
+    __slots__ = ("_core", "_session")
+
+    def __init__(self, session: Session, core: _core.Work) -> None:
+        self._session = session
+        self._core = core
+
+    @property
+    def machine(self) -> UUID:
+        """The id of the machine leased."""
+        return self._core.machine
+
+    @property
+    def process(self) -> str:
+        """The process it is leased for."""
+        return self._core.process
+
+    @property
+    def token(self) -> int:
+        """The fencing token: rises with each lease of this machine and process.
+
+        Hand it to whatever outside the database must refuse a holder that has been succeeded.
+        """
+        return self._core.token
+
+    @property
+    def previous_backoff(self) -> int | None:
+        """The period in whole seconds of the last failure since the last finish, or None."""
+        return self._core.previous_backoff
+
+    @property
+    def session(self) -> Session:
+        """The session that holds the lease."""
+        return self._session
+
+    @property
+    def state(self) -> State:
+        """ "active", "ending" while an end is on its way, then "finished", "failed", "canceled" or "lost"."""
+        return self._core.state
+
+    @property
+    def lost(self) -> bool:
+        """True once the lease is known to be gone without this object having ended it."""
+        return self._core.lost
+
+    def finish(
+        self,
+        commit: Callable[[Queries], Any] | None = None,
+        *,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None:
+        """Ends the work as done: frees the machine, forgives its backoff, and writes what `commit` writes.
+
+        `commit` gets the queries of that one transaction and should set the tags that keep the machine from being
+        retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
+        active, and may be ended again, unless it was lost.
+
+        Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
+        the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
+        """
+        if commit is not None:
+            check_callback(commit, asynchronous=False)
+        self._end("finish", commit, isolation=isolation, max_retries=max_retries)
+
+    def fail(self, cause: str, backoff: Backoff | None = None) -> None:
+        """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
+
+        `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
+        period grows from the last one as `backoff` says; without one it stays as it was, one second at least, and a
+        warning is logged. Raises as `finish` does.
+        """
+        if not isinstance(cause, str):
+            raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
+        if backoff is None:
+            _LOGGER.warning(
+                "work %s on machine %s failed without a backoff: its period stays at %d s",
+                self.process,
+                self.machine,
+                max(1, self.previous_backoff or 1),
+            )
+        self._end("fail", None, cause=cause, backoff=backoff)
+
+    def cancel(self) -> None:
+        """Gives the machine back as if the work had not begun; does nothing if the work has ended.
+
+        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session.
+        """
+        if self.state != "active":
+            return
+        try:
+            self._end("cancel", None)
+        except (LeaseLostError, SessionExpiredError) as error:
+            _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
+        except Error as error:
+            _LOGGER.error("could not cancel work %s on machine %s: %s", self.process, self.machine, error)
+
+    def _end(
+        self,
+        kind: str,
+        commit: Callable[[Queries], Any] | None,
+        *,
+        cause: str | None = None,
+        backoff: Backoff | None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None:
+        connection = self._session.connection._core
+        tx = connection.ending(
+            self._core,
+            kind,
+            callback=commit is not None,
+            cause=cause,
+            backoff=backoff,
+            isolation=isolation,
+            max_retries=max_retries,
+        )
+        run(connection, tx, commit or nothing)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.process} on {self.machine}, token {self.token}, {self.state}>"

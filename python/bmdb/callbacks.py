@@ -1,0 +1,86 @@
+"""What may be given as a callback, and what it may return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Self
+
+from bmdb.errors import NothingToDo, WorkStateError
+
+
+def check_callback(fn: Callable[..., object], *, asynchronous: bool) -> None:
+    """Refuses, before anything begins, what cannot serve as a callback.
+
+    Raises TypeError for what is not callable, for a generator function (nothing in it would run), and for an
+    `async def` given to a sync method.
+    """
+    if not callable(fn):
+        raise TypeError(f"the callback must be callable, not {type(fn).__name__}")
+    called = fn if inspect.isroutine(fn) else getattr(fn, "func", None) or getattr(fn, "__call__", fn)  # noqa: B004
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise TypeError("the callback is a generator function, so calling it runs nothing: return a list instead")
+    if not asynchronous and inspect.iscoroutinefunction(called):
+        raise TypeError("the callback is an async def, which this sync method cannot await: use the Async classes")
+
+
+def check_result(result: object) -> None:
+    """Refuses a coroutine or generator returned to a sync method, after which the transaction rolls back."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("the callback returned a coroutine, which this sync method cannot await")
+    if inspect.isgenerator(result):
+        result.close()
+        raise TypeError("the callback returned a generator, which would run after its transaction: return a list")
+
+
+def offered(machines: Any) -> list[Any]:
+    """The machines that a retrieval function returned, as a list.
+
+    Raises NothingToDo when there are none, TypeError for what is no collection of machine ids.
+    """
+    if machines is None:
+        raise NothingToDo("retrieve returned no machines")
+    if isinstance(machines, str | bytes | dict) or not hasattr(machines, "__iter__"):
+        raise TypeError(
+            "retrieve must return machine ids (UUIDs), or rows that have a machine_id,"
+            f" not {type(machines).__name__}"
+        )
+    listed = list(machines)
+    if not listed:
+        raise NothingToDo("retrieve returned no machines")
+    return listed
+
+
+class Nesting:
+    """Marks that a transaction of a connection is running in this context, so that another inside it is refused.
+
+    A transaction inside another's callback would wait for a second connection while holding the first, and would not
+    be part of it.
+    """
+
+    __slots__ = ("_active", "_before", "_owner")
+    _current: ContextVar[Nesting | None] = ContextVar("bmdb_transaction", default=None)
+
+    def __init__(self, owner: object) -> None:
+        self._owner = owner
+        self._active = False
+        self._before: Nesting | None = None
+
+    def __enter__(self) -> Self:
+        outer = self._before = self._current.get()
+        while outer is not None:
+            if outer._active and outer._owner is self._owner:
+                raise WorkStateError(
+                    "a transaction inside another one's callback: use the q that the callback was given,"
+                    " or do this after it has returned"
+                )
+            outer = outer._before
+        self._active = True
+        self._current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._active = False
+        self._current.set(self._before)

@@ -1,0 +1,149 @@
+"""The exceptions of bmdb. Catch `Error` for all of them; `NothingToDo` is control flow and not among them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+
+class Server(Protocol):
+    """Whoever can say how a transaction ended."""
+
+    def transaction_outcome(self, xid: int | None, timeline: int | None, timeout: float) -> bool | None: ...
+
+    def transaction_outcome_async(
+        self, xid: int | None, timeline: int | None, timeout: float
+    ) -> Awaitable[bool | None]: ...
+
+
+class Error(Exception):
+    """Anything that bmdb raises on purpose, other than TypeError and ValueError for arguments that make no sense."""
+
+
+class ConfigError(Error):
+    """The settings cannot be used: a bad conninfo, a closed connection, one inherited through fork."""
+
+
+class ConnectionFailedError(Error):
+    """No connection could be had, or the one in use broke before anything was committed."""
+
+
+class DatabaseError(Error):
+    """The server answered with an error.
+
+    Attributes: `sqlstate` (five characters), `constraint`, `detail`, `hint` and `table` (each a str or None).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        sqlstate: str = "",
+        *,
+        constraint: str | None = None,
+        detail: str | None = None,
+        hint: str | None = None,
+        table: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        self.detail = detail
+        self.hint = hint
+        self.table = table
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {key: getattr(self, key) for key in ("constraint", "detail", "hint", "table")}
+        return (type(self), (str(self), self.sqlstate), state)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class MigrationError(Error):
+    """The schema is missing, newer than this library, or a migration failed."""
+
+
+class SessionExpiredError(Error):
+    """The session is gone, so nothing it writes lands any more. Start a new session."""
+
+
+class WorkConflictError(Error):
+    """Every machine that was offered is being worked on under this process already."""
+
+
+class WorkStateError(Error):
+    """Used out of turn: work that has ended, a transaction outside its callback, a nested transact."""
+
+
+class LeaseLostError(Error):
+    """The lease is gone, so somebody else may hold the machine. Nothing was written."""
+
+
+class RetriesExhaustedError(Error):
+    """The callback met a retryable error as often, or for as long, as allowed.
+
+    Attribute: `attempts`, how often it ran. `__cause__` is the error of the last attempt.
+    """
+
+    def __init__(self, message: str, attempts: int = 0) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.attempts))
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TransactionRestartError(Error):
+    """Rolling back to the restart savepoint failed (CockroachDB). `__cause__` is why a restart was wanted."""
+
+
+class AmbiguousCommitError(Error):
+    """COMMIT was sent and its answer was lost: the transaction is committed, or it is not.
+
+    `xid` and `timeline` name the transaction to the server that ran it (each None where there is no such thing).
+    """
+
+    def __init__(self, message: str, xid: int | None = None, timeline: int | None = None) -> None:
+        super().__init__(message)
+        self.xid = xid
+        self.timeline = timeline
+        self._server: Server | None = None
+
+    def resolve(self, timeout: float = 30.0) -> bool:
+        """Asks the server how the transaction ended: True committed, False aborted.
+
+        Waits up to `timeout` seconds for a server that is unreachable or still at it, then raises TimeoutError; that
+        is also raised when the server can never tell (after a failover, or where it keeps no transaction ids).
+        """
+        if self._server is None:
+            raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
+        return self._told(self._server.transaction_outcome(self.xid, self.timeline, timeout), timeout)
+
+    async def aresolve(self, timeout: float = 30.0) -> bool:
+        """The same for errors from an AsyncConnection."""
+        if self._server is None:
+            raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
+        return self._told(await self._server.transaction_outcome_async(self.xid, self.timeline, timeout), timeout)
+
+    def _ask(self, server: Server) -> None:
+        """Names whom to ask; the first one stands."""
+        self._server = self._server or server
+
+    @staticmethod
+    def _told(outcome: bool | None, timeout: float) -> bool:
+        if outcome is None:
+            raise TimeoutError(f"the outcome of the transaction could not be found out within {timeout:g} s")
+        return outcome
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.xid, self.timeline))
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class NothingToDo(Exception):  # noqa: N818 - control flow, not an error
+    """Raised by a retrieval function, or by `work()` for it, when no machine needs the process now."""

@@ -1,0 +1,44 @@
+"""Closing what is still open when the interpreter exits."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from typing import Protocol
+
+# All connections together may take this long at exit, in seconds; what is not released by then is collected later.
+EXIT_LIMIT = 1.5
+
+
+class Closable(Protocol):
+    """A connection, as seen from here."""
+
+    _owner: int
+
+    def _close_within(self, seconds: float) -> None: ...
+
+
+_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def track(connection: Closable) -> None:
+    """Closes `connection` at exit if it is still open then."""
+    _open.add(connection)
+    # Registered anew, so that it runs before what was registered earlier: an embedded server must outlive it.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+
+
+def untrack(connection: Closable) -> None:
+    """Forgets `connection`."""
+    _open.discard(connection)
+
+
+def _close_all() -> None:
+    end = time.monotonic() + EXIT_LIMIT
+    for connection in list(_open):
+        # A forked child leaves its parent's connections alone.
+        if connection._owner == os.getpid():
+            connection._close_within(max(0.1, end - time.monotonic()))

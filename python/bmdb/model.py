@@ -1,0 +1,208 @@
+"""The rows that the library's own queries answer with, and the words that the original's tables use.
+
+Every class here is one row: frozen, with the columns of its table as attributes, in the order of the query that fills
+it. Timestamps are aware datetimes. The enumerations are plain text in the database, and no column is limited to them:
+processes, providers and statuses of your own are as good.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+__all__ = [
+    "ActiveWork",
+    "AgentStarted",
+    "Event",
+    "HardwareReport",
+    "HistoryEvent",
+    "InstallationResult",
+    "Machine",
+    "OsInstallationRequest",
+    "Process",
+    "ProcessCount",
+    "ProvidedMachine",
+    "Provider",
+    "ProviderStatus",
+    "SessionInfo",
+    "SessionUse",
+    "WorkBackoff",
+]
+
+
+class Process(StrEnum):
+    """Kinds of work in the original. The three of the Shepherd exclude one another in its eligibility queries."""
+
+    SHEPHERD_ACCESS = "ShepherdAccess"
+    SHEPHERD_AGENT_START = "ShepherdAgentStart"
+    SHEPHERD_RECOVERY = "ShepherdRecovery"
+    UNIT_TEST_1 = "UnitTest1"
+    UNIT_TEST_2 = "UnitTest2"
+
+
+class Event(StrEnum):
+    """What can happen to work. `LOST` is written by collection, in the name of a session that expired."""
+
+    STARTED = "Started"
+    FINISHED = "Finished"
+    FAILED = "Failed"
+    CANCELED = "Canceled"
+    LOST = "Lost"
+
+
+class Provider(StrEnum):
+    """Where the original gets machines from."""
+
+    EQUINIX = "Equinix"
+    LUMEN = "Lumen"
+    NONE = "None"
+
+
+class ProviderStatus(StrEnum):
+    """What a provider says about a machine."""
+
+    MISSING = "Missing"
+    PROVISIONING = "Provisioning"
+    PROVISIONING_FAILED_PERMANENT = "ProvisioningFailedPermanent"
+    RUNNING = "Running"
+    STOPPED = "Stopped"
+    UNKNOWN = "Unknown"
+
+
+class InstallationResult(StrEnum):
+    """How the installation of an operating system ended. Only `SUCCESS` makes it fulfilled."""
+
+    SUCCESS = "Success"
+    ERROR = "Error"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine; everything else about it is a tag."""
+
+    machine_id: UUID
+    machine_created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session. Component and runtime info are for people; the interval is in whole seconds.
+
+    `session_live` is the database's own answer, by its clock, at the moment of reading.
+    """
+
+    session_id: UUID
+    session_component_name: str
+    session_runtime_info: str
+    session_created_at: datetime
+    session_interval_seconds: int
+    session_deadline: datetime
+    session_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUse:
+    """A session as :class:`SessionInfo` shows it, with how many leases it holds."""
+
+    session_id: UUID
+    session_component_name: str
+    session_runtime_info: str
+    session_created_at: datetime
+    session_interval_seconds: int
+    session_deadline: datetime
+    session_live: bool
+    session_leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWork:
+    """A lease on a machine, with the session that holds it. One that is not live is about to be collected."""
+
+    machine_id: UUID
+    process: str
+    session_id: UUID
+    token: int
+    work_started_at: datetime
+    session_component_name: str
+    session_runtime_info: str
+    session_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One entry of a machine's audit trail; outlives machine and session.
+
+    `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures only. Session, component and
+    token are None where whoever wrote the entry named none.
+    """
+
+    machine_id: UUID
+    process: str
+    event: str
+    timestamp: datetime
+    failed_cause: str | None
+    session_id: UUID | None
+    component: str | None
+    token: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkBackoff:
+    """A process keeps off a machine until `until`.
+
+    A row whose `until` has passed excludes nothing, but its interval (whole seconds; None in rows of older schemas)
+    still feeds the next period.
+    """
+
+    machine_id: UUID
+    process: str
+    until: datetime
+    cause: str
+    last_interval_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidedMachine:
+    """A machine that a provider has. The id is unique for each provider."""
+
+    machine_id: UUID
+    provider: str
+    provider_id: str
+    provider_reservation_id: str | None
+    provider_ip_address: str | None
+    provider_location: str | None
+    provider_status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStarted:
+    """An agent was started on the machine and authenticates with this key."""
+
+    machine_id: UUID
+    agent_started_at: datetime
+    agent_public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareReport:
+    """What the agent found in the machine, as the agent encoded it."""
+
+    machine_id: UUID
+    hardware_report_raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OsInstallationRequest:
+    """An operating system is wanted on the machine; a new wish has a new generation."""
+
+    machine_id: UUID
+    generation: int
+    os_installation_request_raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCount:
+    """How many leases, or how many backoffs, a process has. A process that has none has no row."""
+
+    process: str
+    count: int

@@ -1,0 +1,1 @@
+DELETE FROM bmdb_schema WHERE version = $1

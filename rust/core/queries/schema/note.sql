@@ -1,0 +1,1 @@
+INSERT INTO bmdb_schema (version, name) VALUES ($1, $2)

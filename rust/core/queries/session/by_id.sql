@@ -1,0 +1,5 @@
+-- A session, live or expired, until it is collected.
+SELECT session_id, session_component_name, session_runtime_info, session_created_at, session_interval_seconds,
+       session_deadline, session_deadline > clock_timestamp() AS session_live
+FROM sessions
+WHERE session_id = $1;

@@ -1,0 +1,11 @@
+WITH released AS (
+    DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
+), audited AS (
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
+    SELECT machine_id, process, 'Canceled', $1, $2, token FROM released
+    RETURNING 1
+), ended AS (
+    DELETE FROM sessions WHERE session_id = $1 RETURNING 1
+)
+SELECT (SELECT count(*) FROM released) AS released, (SELECT count(*) FROM ended) AS ended,
+    (SELECT count(*) FROM audited) AS audited

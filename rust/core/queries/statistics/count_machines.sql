@@ -1,0 +1,2 @@
+-- All machines, with or without tags.
+SELECT count(*) AS machines FROM machines;

@@ -1,0 +1,13 @@
+WITH ended AS (
+    DELETE FROM work
+    WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
+    RETURNING machine_id, process, session_id, token
+), audited AS (
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
+    SELECT machine_id, process, 'Canceled', session_id, $5::text, token FROM ended
+    RETURNING 1
+)
+SELECT
+    pg_current_xact_id()::text::bigint AS xid,
+    (SELECT count(*) FROM audited) AS audited
+FROM ended

@@ -1,0 +1,6 @@
+-- The latest events of a machine, newest first.
+SELECT machine_id, process, event, "timestamp", failed_cause, session_id, component, token
+FROM work_history
+WHERE machine_id = $1
+ORDER BY "timestamp" DESC, token DESC NULLS FIRST
+LIMIT $2;

@@ -1,0 +1,116 @@
+//! Collection: what expired sessions held becomes free again, with a `Lost` event in history for each lease.
+//!
+//! Any live process collects. Nothing here waits for a lock: what is locked is left for the next pass.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::dialect::{Dialect, Isolation};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::queries;
+use crate::retry::Limits;
+use crate::transaction::{Conclusion, Opening, Plan, Transaction, uuid};
+use crate::value::Param;
+
+/// Sessions taken in one transaction.
+const BATCH: i64 = 100;
+
+/// How long a backend may sit in a fenced transaction after its session's deadline before it is ended.
+const STALLED_GRACE: Duration = Duration::from_millis(250);
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Expired sessions.
+    pub sessions: u64,
+    /// Their leases.
+    pub leases: u64,
+}
+
+/// A plan for statements of our own: READ COMMITTED, no session.
+#[must_use]
+pub fn own_plan() -> Plan {
+    Plan {
+        isolation: Isolation::ReadCommitted,
+        limits: Limits::default(),
+        session: None,
+        opening: Opening::Nothing,
+        settles: false,
+        gate: None,
+    }
+}
+
+/// Collects until nothing is left that can be collected without waiting.
+pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
+    let mut total = Collected::default();
+    loop {
+        let (found, batch) = collect_batch(pool).await?;
+        total.sessions += batch.sessions;
+        total.leases += batch.leases;
+        if found < BATCH || batch.sessions == 0 {
+            break;
+        }
+    }
+    metrics.on_collected(total.sessions, total.leases);
+    Ok(total)
+}
+
+async fn collect_batch(pool: &Arc<Pool>) -> Result<(i64, Collected)> {
+    let mut tx = Transaction::new(pool.clone(), own_plan());
+    loop {
+        tx.begin().await?;
+        let outcome = collect_within(&mut tx, pool.dialect()).await;
+        let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
+        match (tx.conclude(raised).await?, outcome) {
+            (Conclusion::Again, _) => {}
+            (_, outcome) => return outcome,
+        }
+    }
+}
+
+async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, Collected)> {
+    if dialect == Dialect::PostgreSql {
+        let grace = i64::try_from(STALLED_GRACE.as_millis()).unwrap_or(i64::MAX);
+        tx.query(queries::COLLECT_END_STALLED.sql, &[Param::Int(grace)])
+            .await?;
+    }
+    let ids =
+        |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<Uuid>>();
+    let expired = ids(tx
+        .query(queries::COLLECT_LOCK_EXPIRED.sql, &[Param::Int(BATCH)])
+        .await?);
+    let found = i64::try_from(expired.len()).unwrap_or(BATCH);
+    if expired.is_empty() {
+        return Ok((0, Collected::default()));
+    }
+    let array = |ids: &[Uuid]| Param::Array(ids.iter().copied().map(uuid).collect());
+    let busy: HashSet<Uuid> = ids(tx
+        .query(queries::COLLECT_BUSY.sql, &[array(&expired)])
+        .await?)
+    .into_iter()
+    .collect();
+    let free: Vec<Uuid> = expired
+        .into_iter()
+        .filter(|id| !busy.contains(id))
+        .collect();
+    if free.is_empty() {
+        return Ok((found, Collected::default()));
+    }
+    let rows = tx.query(queries::COLLECT_LOSE.sql, &[array(&free)]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::ConnectionFailed("collection returned no row".to_owned()))?;
+    let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+    Ok((
+        found,
+        Collected {
+            sessions: count("sessions"),
+            leases: count("leases"),
+        },
+    ))
+}

@@ -1,0 +1,352 @@
+//! Everything that one `Connection` of the Python API stands on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::collect::{self, Collected, own_plan};
+use crate::config::Config;
+use crate::dialect::Isolation;
+use crate::drive::Drive;
+use crate::error::{Error, Result, TransactionId};
+use crate::events::Events;
+use crate::heartbeat::Heartbeat;
+use crate::lease::Loss;
+use crate::metrics::Metrics;
+use crate::migrate;
+use crate::pool::Pool;
+use crate::queries;
+use crate::retry::Limits;
+use crate::session::{SessionState, whole_interval};
+use crate::settle;
+use crate::transaction::{Conclusion, Opening, Plan, Transaction, uuid};
+use crate::value::Param;
+
+/// Collections asked for by callers who found nothing are done at most this often.
+const COLLECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How a `Connection` is set up.
+pub struct Settings {
+    /// Where to connect.
+    pub config: Config,
+    /// Who drives its I/O.
+    pub drive: Drive,
+    /// For people: which part of the fleet manager this is.
+    pub component: String,
+    /// For people: where it runs.
+    pub runtime_info: String,
+    /// The most connections of the pool; the heartbeat has its own.
+    pub pool_size: usize,
+    /// Of transactions with a callback.
+    pub isolation: Isolation,
+    /// Of transactions with a callback.
+    pub max_retries: u32,
+}
+
+/// A component's access to the database.
+pub struct Connection {
+    pool: Arc<Pool>,
+    settings: ConnectionSettings,
+    clock: Arc<Clock>,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    heartbeat: Mutex<Option<Heartbeat>>,
+    collected: Mutex<Option<Instant>>,
+    gates: Mutex<HashMap<String, Arc<crate::gate::Gate>>>,
+    closed: AtomicBool,
+}
+
+struct ConnectionSettings {
+    component: String,
+    runtime_info: String,
+    isolation: Isolation,
+    max_retries: u32,
+}
+
+impl Connection {
+    /// Connects once, so that what is wrong is told here, and looks at the schema.
+    pub async fn open(settings: Settings) -> Result<Connection> {
+        let Settings {
+            config,
+            drive,
+            component,
+            runtime_info,
+            pool_size,
+            isolation,
+            max_retries,
+        } = settings;
+        if pool_size == 0 {
+            return Err(Error::Config("pool_size must be at least 1".to_owned()));
+        }
+        let config = if config.application_name == "bmdb" {
+            config.with_application_name(&format!("bmdb {component}"))
+        } else {
+            config
+        };
+        let pool = Pool::new(config, drive, pool_size);
+        drop(pool.checkout().await?);
+        Ok(Connection {
+            pool,
+            settings: ConnectionSettings {
+                component,
+                runtime_info,
+                isolation,
+                max_retries,
+            },
+            clock: Arc::new(Clock::default()),
+            events: Arc::new(Events::default()),
+            metrics: Arc::new(Metrics::default()),
+            heartbeat: Mutex::new(None),
+            collected: Mutex::new(None),
+            gates: Mutex::new(HashMap::new()),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What the core has to tell.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The clock that trust is measured on.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The default isolation of transactions with a callback.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.settings.isolation
+    }
+
+    /// True once closed.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The gate that claims by callback for `process` pass through.
+    #[must_use]
+    pub fn gate(&self, process: &str) -> Arc<crate::gate::Gate> {
+        let mut gates = lock(&self.gates);
+        gates
+            .entry(process.to_owned())
+            .or_insert_with(|| Arc::new(crate::gate::Gate::new(self.pool.size())))
+            .clone()
+    }
+
+    /// Writes a session's row and has it renewed from now on.
+    pub async fn start_session(&self, interval: f64, processor: &str) -> Result<Arc<SessionState>> {
+        let interval = whole_interval(interval)?;
+        self.pool.check_usable()?;
+        let id = Uuid::new_v4();
+        let seconds = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
+        let params = [
+            uuid(id),
+            Param::Text(self.settings.component.clone()),
+            Param::Text(self.settings.runtime_info.clone()),
+            Param::Int(seconds),
+        ];
+        let mut sent;
+        let mut tx = Transaction::new(self.pool.clone(), own_plan());
+        loop {
+            tx.begin().await?;
+            sent = self.clock.now();
+            let outcome = tx.query(queries::SESSION_START.sql, &params).await;
+            let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
+            match tx.conclude(raised).await? {
+                Conclusion::Again => {}
+                Conclusion::Raise => {
+                    outcome.map_err(migrate::explain_missing_schema)?;
+                    break;
+                }
+                Conclusion::Committed => break,
+            }
+        }
+        let session = SessionState::new(
+            id,
+            &self.settings.component,
+            interval,
+            sent,
+            self.clock.clone(),
+            self.events.clone(),
+            self.metrics.processor(processor),
+        );
+        let mut heartbeat = lock(&self.heartbeat);
+        if heartbeat.is_none() {
+            *heartbeat = Some(Heartbeat::start(
+                self.pool.config().clone(),
+                self.clock.clone(),
+                self.events.clone(),
+                self.metrics.clone(),
+            )?);
+        }
+        if let Some(heartbeat) = heartbeat.as_ref() {
+            heartbeat.watch(session.clone());
+        }
+        Ok(session)
+    }
+
+    /// Releases a session's leases and removes its row, now.
+    pub async fn end_session(&self, session: &Arc<SessionState>) -> Result<()> {
+        let already_lost = session.loss().is_some();
+        if let Some(heartbeat) = lock(&self.heartbeat).as_ref() {
+            heartbeat.forget(session.id());
+        }
+        session.lose(Loss::Closed);
+        if already_lost {
+            // Whatever is left of it is collection's.
+            return Ok(());
+        }
+        let mut tx = Transaction::new(self.pool.clone(), own_plan());
+        loop {
+            tx.begin().await?;
+            let outcome = end_within(&mut tx, session).await;
+            let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
+            match tx.conclude(raised).await? {
+                Conclusion::Again => {}
+                Conclusion::Raise => return outcome,
+                Conclusion::Committed => return Ok(()),
+            }
+        }
+    }
+
+    /// The plan of a transaction with a callback, fenced by `session`.
+    #[must_use]
+    pub fn plan(
+        &self,
+        session: &Arc<SessionState>,
+        isolation: Option<Isolation>,
+        max_retries: Option<u32>,
+    ) -> Plan {
+        Plan {
+            isolation: isolation.unwrap_or(self.settings.isolation),
+            limits: Limits {
+                max_retries: max_retries.unwrap_or(self.settings.max_retries),
+                ..Limits::default()
+            },
+            session: Some(session.clone()),
+            opening: Opening::Fence,
+            settles: false,
+            gate: None,
+        }
+    }
+
+    /// An unfenced transaction for reading and for statements of our own.
+    #[must_use]
+    pub fn unfenced(&self) -> Transaction {
+        Transaction::new(self.pool.clone(), own_plan())
+    }
+
+    /// Collects now.
+    pub async fn collect(&self) -> Result<Collected> {
+        collect::collect(&self.pool, &self.metrics).await
+    }
+
+    /// Collects unless somebody here did so within the last second.
+    pub async fn collect_if_due(&self) -> Result<Collected> {
+        {
+            let mut collected = lock(&self.collected);
+            if collected.is_some_and(|at| at.elapsed() < COLLECT_PAUSE) {
+                return Ok(Collected::default());
+            }
+            *collected = Some(Instant::now());
+        }
+        self.collect().await
+    }
+
+    /// How a transaction ended whose commit was not answered; `None` when that cannot be told within `limit`.
+    pub async fn transaction_outcome(
+        &self,
+        id: &TransactionId,
+        limit: Duration,
+    ) -> Result<Option<bool>> {
+        settle::outcome(&self.pool, id, None, limit).await
+    }
+
+    /// Ends all sessions, the heartbeat and the connections. Errors are not told: what could not be released now is
+    /// collected later.
+    pub async fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.pool.check_usable().is_ok() {
+            let sessions = lock(&self.heartbeat)
+                .as_ref()
+                .map(Heartbeat::sessions)
+                .unwrap_or_default();
+            for session in sessions {
+                if self.end_session(&session).await.is_err() {
+                    break;
+                }
+            }
+        }
+        let heartbeat = lock(&self.heartbeat).take();
+        drop(heartbeat);
+        self.pool.close().await;
+        self.events.close();
+    }
+
+    /// The same when the interpreter exits: done within `limit`, or left to collection.
+    pub fn close_within(self: &Arc<Self>, limit: Duration) {
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        let this = self.clone();
+        let close = move || {
+            match this.pool.drive() {
+                Drive::Caller(_) => crate::drive::complete(this.close()),
+                Drive::Runtime => {
+                    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                    {
+                        runtime.block_on(async {
+                            tokio::time::timeout(limit, this.close()).await.ok()
+                        });
+                    }
+                }
+            }
+            // Nobody listens any more when the limit has passed.
+            let _ = done.send(());
+        };
+        // On a thread of its own, so that a server that does not answer cannot hold up the exit.
+        if std::thread::Builder::new()
+            .name("bmdb-close".to_owned())
+            .spawn(close)
+            .is_ok()
+        {
+            // Done, or out of time: either way the exit goes on.
+            let _ = finished.recv_timeout(limit);
+        }
+    }
+}
+
+async fn end_within(tx: &mut Transaction, session: &SessionState) -> Result<()> {
+    tx.query(queries::SESSION_LOCK.sql, &[uuid(session.id())])
+        .await?;
+    let component = Param::Text(session.component().to_owned());
+    tx.query(queries::SESSION_END.sql, &[uuid(session.id()), component])
+        .await?;
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

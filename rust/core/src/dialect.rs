@@ -1,0 +1,246 @@
+//! What differs between the servers, asked of the server itself.
+
+use crate::retry::Protocol;
+
+/// How strictly concurrent transactions are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// As if transactions ran one after the other.
+    #[default]
+    Serializable,
+    /// One snapshot for the whole transaction.
+    RepeatableRead,
+    /// A snapshot for each statement.
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// Reads "serializable", "repeatable read" or "read committed" (case and underscores do not matter).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().replace(['_', '-'], " ").as_str() {
+            "serializable" => Some(Isolation::Serializable),
+            "repeatable read" => Some(Isolation::RepeatableRead),
+            "read committed" => Some(Isolation::ReadCommitted),
+            _ => None,
+        }
+    }
+
+    /// The name in SQL's own words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Isolation::Serializable => "serializable",
+            Isolation::RepeatableRead => "repeatable read",
+            Isolation::ReadCommitted => "read committed",
+        }
+    }
+
+    /// A claim by callback judges its machines on one snapshot, whatever the connection's default.
+    #[must_use]
+    pub fn at_least_one_snapshot(self) -> Self {
+        match self {
+            Isolation::ReadCommitted => Isolation::RepeatableRead,
+            other => other,
+        }
+    }
+}
+
+/// The kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// PostgreSQL and what behaves like it.
+    #[default]
+    PostgreSql,
+    /// CockroachDB, which retries through a savepoint and has no transaction ids to ask about.
+    CockroachDb,
+}
+
+impl Dialect {
+    /// Reads the server's own version banner.
+    #[must_use]
+    pub fn from_version(version: &str) -> Self {
+        if version.starts_with("CockroachDB") {
+            Dialect::CockroachDb
+        } else {
+            Dialect::PostgreSql
+        }
+    }
+
+    /// How a transaction is run again.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Dialect::PostgreSql => Protocol::Rollback,
+            Dialect::CockroachDb => Protocol::Savepoint,
+        }
+    }
+
+    /// Opens a transaction.
+    #[must_use]
+    pub fn begin(self, isolation: Isolation) -> &'static str {
+        match (self, isolation) {
+            (Dialect::PostgreSql, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            (Dialect::PostgreSql, Isolation::RepeatableRead) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ"
+            }
+            (Dialect::PostgreSql, Isolation::ReadCommitted) => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED"
+            }
+            (Dialect::CockroachDb, _) => "BEGIN; SAVEPOINT cockroach_restart",
+        }
+    }
+
+    /// Commits. On PostgreSQL the `SELECT` in front surfaces an aborted transaction as 25P02, where a bare COMMIT
+    /// would roll back and report success. On CockroachDB the release is the commit.
+    #[must_use]
+    pub fn commit(self) -> &'static str {
+        match self {
+            Dialect::PostgreSql => "SELECT 1; COMMIT",
+            Dialect::CockroachDb => "RELEASE SAVEPOINT cockroach_restart",
+        }
+    }
+
+    /// What follows a successful commit, if anything; its failure changes nothing.
+    #[must_use]
+    pub fn after_commit(self) -> Option<&'static str> {
+        match self {
+            Dialect::PostgreSql => None,
+            Dialect::CockroachDb => Some("COMMIT"),
+        }
+    }
+}
+
+/// The SQL that restores the restart savepoint.
+pub const RESTART: &str = "ROLLBACK TO SAVEPOINT cockroach_restart";
+
+/// The SQL that gives a transaction up.
+pub const ROLLBACK: &str = "ROLLBACK";
+
+/// Tells whether a statement would end or replace the transaction it is run in, which is the executor's to do.
+#[must_use]
+pub fn controls_transaction(sql: &str) -> bool {
+    let mut words = Words { rest: sql };
+    let Some(first) = words.next_word() else {
+        return false;
+    };
+    let is = |word: &str, other: &str| word.eq_ignore_ascii_case(other);
+    match () {
+        () if ["begin", "commit", "end", "abort"]
+            .iter()
+            .any(|w| is(first, w)) =>
+        {
+            true
+        }
+        () if is(first, "start") || is(first, "prepare") => words
+            .next_word()
+            .is_some_and(|second| is(second, "transaction")),
+        () if is(first, "rollback") => !words.any(|word| is(word, "to")),
+        () => false,
+    }
+}
+
+/// Words of a statement, comments passed over.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn next_word(&mut self) -> Option<&'a str> {
+        loop {
+            self.rest = self
+                .rest
+                .trim_start_matches(|c: char| c.is_whitespace() || c == ';');
+            if let Some(comment) = self.rest.strip_prefix("--") {
+                self.rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if let Some(comment) = self.rest.strip_prefix("/*") {
+                self.rest = after_block_comment(comment);
+            } else {
+                break;
+            }
+        }
+        let end = self
+            .rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        (!word.is_empty()).then_some(word)
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+    fn next(&mut self) -> Option<&'a str> {
+        self.next_word()
+    }
+}
+
+/// Block comments nest in PostgreSQL.
+fn after_block_comment(mut text: &str) -> &str {
+    let mut depth = 1;
+    while depth > 0 {
+        let open = text.find("/*");
+        let Some(close) = text.find("*/") else {
+            return "";
+        };
+        match open {
+            Some(open) if open < close => {
+                depth += 1;
+                text = &text[open + 2..];
+            }
+            _ => {
+                depth -= 1;
+                text = &text[close + 2..];
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_would_end_the_transaction_are_recognised() {
+        for sql in [
+            "COMMIT",
+            "  commit ;",
+            "-- note\nROLLBACK",
+            "/* a /* nested */ b */ END",
+            "start transaction",
+            "PREPARE TRANSACTION 'x'",
+            "Rollback Work",
+            "abort",
+        ] {
+            assert!(controls_transaction(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn other_statements_are_left_alone() {
+        for sql in [
+            "SELECT 'COMMIT'",
+            "ROLLBACK TO SAVEPOINT a",
+            "rollback transaction to a",
+            "SAVEPOINT commit",
+            "prepare x AS SELECT 1",
+            "",
+            "-- COMMIT",
+            "/* COMMIT",
+            "endless()",
+        ] {
+            assert!(!controls_transaction(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn isolation_is_read_as_people_write_it() {
+        assert_eq!(
+            Isolation::parse("Read_Committed"),
+            Some(Isolation::ReadCommitted)
+        );
+        assert_eq!(Isolation::parse("chaos"), None);
+    }
+}

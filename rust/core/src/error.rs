@@ -1,0 +1,173 @@
+//! What can go wrong, as values that the driver and the border can match on.
+
+use crate::retry::Failure;
+use crate::sqlstate;
+use crate::value::CodecError;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One failure, told once. The Python border turns each variant into exactly one exception type.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The caller's settings make no sense, or cannot be used here (another process, a closed connection).
+    #[error("{0}")]
+    Config(String),
+    /// A value cannot be converted to what the database expects, or back. `out_of_range` tells a value
+    /// that does not fit from a type that does not match.
+    #[error("{message}")]
+    Value {
+        /// What does not fit, and the remedy.
+        message: String,
+        /// The type matches but the value does not fit into it.
+        out_of_range: bool,
+    },
+    /// No connection could be had, or the one in use broke.
+    #[error("{0}")]
+    ConnectionFailed(String),
+    /// All connections stayed in use for too long.
+    #[error("{0}")]
+    PoolExhausted(String),
+    /// The server answered with an error.
+    #[error(transparent)]
+    Database(Box<DatabaseError>),
+    /// The session is gone: closed, expired, or its row was collected.
+    #[error("{0}")]
+    SessionExpired(String),
+    /// Every machine offered is being worked on under this process already.
+    #[error("{0}")]
+    WorkConflict(String),
+    /// The work has already ended, or the object is used out of turn.
+    #[error("{0}")]
+    WorkState(String),
+    /// The lease's row is gone, so somebody else may hold the machine.
+    #[error("{0}")]
+    LeaseLost(String),
+    /// COMMIT was sent and its outcome is not known.
+    #[error("{message}")]
+    AmbiguousCommit {
+        /// What was sent and what is known.
+        message: String,
+        /// The transaction to ask about.
+        transaction: TransactionId,
+    },
+    /// The callback was run as often (or for as long) as allowed, and a retryable error stood each time.
+    #[error("gave up after {attempts} attempts: {last}")]
+    RetriesExhausted {
+        /// How often the callback ran.
+        attempts: u32,
+        /// What stopped the last attempt.
+        last: Box<Error>,
+    },
+    /// Rolling back to the restart savepoint failed; both causes are kept.
+    #[error("could not restart the transaction: {restart} (restarting because of: {cause})")]
+    TransactionRestart {
+        /// Why a restart was wanted.
+        cause: Box<Error>,
+        /// Why it failed.
+        restart: Box<Error>,
+    },
+    /// The schema is missing, too new, or a migration failed.
+    #[error("{0}")]
+    Migration(String),
+    /// A wait ran past its limit.
+    #[error("{0}")]
+    TimedOut(String),
+    /// A signal interrupted a wait; the border raises what its handler raised.
+    #[error("interrupted")]
+    Interrupted,
+    /// A signal interrupted a commit.
+    #[error("interrupted in COMMIT")]
+    InterruptedCommit {
+        /// Whether the transaction was committed; `None` when that is not known.
+        committed: Option<bool>,
+    },
+}
+
+/// What is needed to ask the server later how a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TransactionId {
+    /// `pg_current_xact_id()`, absent where the server has no such function.
+    pub xid: Option<u64>,
+    /// The WAL timeline on which the id means something.
+    pub timeline: Option<u32>,
+}
+
+/// The fields of a server's ErrorResponse that callers act on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}{}", .detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
+pub struct DatabaseError {
+    /// Five characters.
+    pub sqlstate: String,
+    /// FATAL and PANIC end the connection.
+    pub fatal: bool,
+    /// The primary message.
+    pub message: String,
+    /// DETAIL.
+    pub detail: Option<String>,
+    /// HINT.
+    pub hint: Option<String>,
+    /// The constraint violated, if any.
+    pub constraint: Option<String>,
+    /// The table concerned, if any.
+    pub table: Option<String>,
+}
+
+impl Error {
+    /// How the retry machine sees this error.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Error::Database(error) => sqlstate::classify(&error.sqlstate, error.fatal),
+            Error::ConnectionFailed(_) | Error::TimedOut(_) => Failure::Disconnected,
+            Error::AmbiguousCommit { .. } => Failure::Ambiguous,
+            _ => Failure::Permanent,
+        }
+    }
+
+    /// The SQLSTATE, where the server gave one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Error::Database(error) => Some(&error.sqlstate),
+            _ => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        use std::error::Error as _;
+        if let Some(db) = error.as_db_error() {
+            let fatal = matches!(
+                db.parsed_severity(),
+                Some(
+                    tokio_postgres::error::Severity::Fatal | tokio_postgres::error::Severity::Panic
+                )
+            );
+            return Error::Database(Box::new(DatabaseError {
+                sqlstate: db.code().code().to_owned(),
+                fatal,
+                message: db.message().to_owned(),
+                detail: db.detail().map(str::to_owned),
+                hint: db.hint().map(str::to_owned),
+                constraint: db.constraint().map(str::to_owned),
+                table: db.table().map(str::to_owned),
+            }));
+        }
+        let mut source = error.source();
+        if let Some(codec) = source.and_then(|inner| inner.downcast_ref::<CodecError>()) {
+            return Error::from(codec.clone());
+        }
+        let mut text = error.to_string();
+        while let Some(inner) = source {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text.push_str(": ");
+                text.push_str(&inner_text);
+            }
+            source = inner.source();
+        }
+        Error::ConnectionFailed(text)
+    }
+}

@@ -1,0 +1,195 @@
+//! How many claims by callback for one process may run at once, here.
+//!
+//! Callbacks of the same process tend to offer the same machines, and then all but one of those that run together are
+//! wasted. Each `Connection` therefore widens its gate by about one for each round of claims that went well, and halves
+//! it when one met a rival: the additive increase and multiplicative decrease of TCP's congestion control. After several
+//! conflicts in a row it also waits a moment before the next, so that other processes get on.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// The longest pause after conflicts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct State {
+    width: f64,
+    inside: usize,
+    conflicts: u32,
+    waiting: VecDeque<oneshot::Sender<()>>,
+}
+
+/// The gate of one process.
+#[derive(Debug)]
+pub struct Gate {
+    widest: f64,
+    state: Mutex<State>,
+}
+
+/// What to do before passing.
+#[derive(Debug)]
+pub enum Entry {
+    /// Nothing: inside already.
+    Inside(Pass),
+    /// Wait for this, then inside.
+    Wait(oneshot::Receiver<()>),
+}
+
+/// The right to be inside. Dropped: outside again.
+#[derive(Debug)]
+pub struct Pass(Arc<Gate>);
+
+impl Gate {
+    /// A gate that lets `widest` through at once at first, and never more.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn new(widest: usize) -> Self {
+        let widest = widest.max(1) as f64;
+        let state = State {
+            width: widest,
+            inside: 0,
+            conflicts: 0,
+            waiting: VecDeque::new(),
+        };
+        Gate {
+            widest,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Asks to pass.
+    pub fn enter(self: &Arc<Self>) -> Entry {
+        let mut state = self.lock();
+        if state.inside < state.allowed() {
+            state.inside += 1;
+            return Entry::Inside(Pass(self.clone()));
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push_back(sender);
+        Entry::Wait(receiver)
+    }
+
+    /// To be called when the wait of [`Entry::Wait`] is over.
+    #[must_use]
+    pub fn admitted(self: &Arc<Self>) -> Pass {
+        Pass(self.clone())
+    }
+
+    /// A claim went well.
+    pub fn on_success(&self) {
+        let mut state = self.lock();
+        state.conflicts = 0;
+        state.width = (state.width + 1.0 / state.width).min(self.widest);
+        state.admit();
+    }
+
+    /// A claim met a rival.
+    pub fn on_conflict(&self) {
+        let mut state = self.lock();
+        state.conflicts = state.conflicts.saturating_add(1);
+        state.width = (state.width / 2.0).max(1.0);
+    }
+
+    /// How long to wait before a claim, given a random number in [0, 1): nothing unless conflicts were met in a row.
+    #[must_use]
+    pub fn pause(&self, random: f64) -> Duration {
+        match self.lock().conflicts {
+            0 => Duration::ZERO,
+            conflicts => Duration::from_millis(1 << conflicts.min(10))
+                .min(LONGEST_PAUSE)
+                .mul_f64(random),
+        }
+    }
+
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.inside -= 1;
+        state.admit();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn allowed(&self) -> usize {
+        self.width as usize
+    }
+
+    fn admit(&mut self) {
+        while self.inside < self.allowed() {
+            let Some(next) = self.waiting.pop_front() else {
+                return;
+            };
+            // Whoever stopped waiting is passed over.
+            if next.send(()).is_ok() {
+                self.inside += 1;
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inside(entry: Entry) -> Pass {
+        match entry {
+            Entry::Inside(pass) => pass,
+            Entry::Wait(_) => panic!("had to wait"),
+        }
+    }
+
+    #[test]
+    fn a_conflict_halves_the_gate_and_success_widens_it_again() {
+        let gate = Arc::new(Gate::new(4));
+        gate.on_conflict();
+        let passes = [inside(gate.enter()), inside(gate.enter())];
+        assert!(matches!(gate.enter(), Entry::Wait(_)));
+        drop(passes);
+        for _ in 0..20 {
+            gate.on_success();
+        }
+        let _passes: Vec<Pass> = (0..4).map(|_| inside(gate.enter())).collect();
+        assert!(matches!(gate.enter(), Entry::Wait(_)));
+    }
+
+    #[test]
+    fn at_least_one_may_always_pass() {
+        let gate = Arc::new(Gate::new(2));
+        for _ in 0..100 {
+            gate.on_conflict();
+        }
+        drop(inside(gate.enter()));
+        assert!(gate.pause(0.999) <= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn leaving_admits_the_next_that_still_waits() {
+        let gate = Arc::new(Gate::new(1));
+        let first = inside(gate.enter());
+        let Entry::Wait(gone) = gate.enter() else {
+            panic!("not full")
+        };
+        let Entry::Wait(mut waiting) = gate.enter() else {
+            panic!("not full")
+        };
+        drop(gone);
+        drop(first);
+        assert!(waiting.try_recv().is_ok());
+        let pass = gate.admitted();
+        assert!(matches!(gate.enter(), Entry::Wait(_)));
+        drop(pass);
+    }
+}

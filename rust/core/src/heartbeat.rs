@@ -1,0 +1,408 @@
+//! The heartbeat: one thread, one small runtime, one connection of its own.
+//!
+//! It never needs Python: no GIL, no pool, no logging, only the event queue. One statement renews all sessions of a
+//! `Connection`. Beats go out every half of the shortest interval, a little earlier by chance so that processes started
+//! together drift apart. A beat that fails is tried again on a new connection until trust ends.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::collect;
+use crate::config::Config;
+use crate::drive::Drive;
+use crate::error::{Error, Result};
+use crate::events::{Event, Events, Level};
+use crate::lease::{Loss, beat_period, retry_pause};
+use crate::metrics::Metrics;
+use crate::pool::{Conn, Pool};
+use crate::queries;
+use crate::session::SessionState;
+use crate::transaction::uuid;
+use crate::value::Param;
+
+/// Expired sessions are looked for at most this often.
+const COLLECT_PAUSE: Duration = Duration::from_secs(1);
+
+struct Shared {
+    sessions: Mutex<HashMap<Uuid, Arc<SessionState>>>,
+    changed: Notify,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<SessionState>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn stopped(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The heartbeat of one `Connection`.
+pub struct Heartbeat {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    owner: u32,
+}
+
+impl Heartbeat {
+    /// Starts the thread.
+    pub fn start(
+        config: Config,
+        clock: Arc<Clock>,
+        events: Arc<Events>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            sessions: Mutex::new(HashMap::new()),
+            changed: Notify::new(),
+            stop: AtomicBool::new(false),
+        });
+        let mut beater = Beater {
+            shared: shared.clone(),
+            collector: Pool::new(config.clone(), Drive::Runtime, 1),
+            config,
+            clock,
+            events,
+            metrics,
+            conn: None,
+            next_beat: None,
+            failing_since: None,
+            wary: false,
+            probed: None,
+            collecting: Arc::new(AtomicBool::new(false)),
+        };
+        let thread = std::thread::Builder::new()
+            .name("bmdb-heartbeat".to_owned())
+            .spawn(move || {
+                let shared = beater.shared.clone();
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build();
+                    match runtime {
+                        Ok(runtime) => {
+                            runtime.block_on(beater.run());
+                            None
+                        }
+                        Err(error) => Some(format!("no event loop: {error}")),
+                    }
+                }));
+                let cause = outcome.unwrap_or_else(|_| Some("its thread panicked".to_owned()));
+                if let Some(cause) = cause {
+                    for session in shared.sessions().values() {
+                        session.lose(Loss::HeartbeatFailed(cause.clone()));
+                    }
+                }
+            })
+            .map_err(|error| {
+                Error::Config(format!("cannot start the heartbeat's thread: {error}"))
+            })?;
+        Ok(Heartbeat {
+            shared,
+            thread: Some(thread),
+            owner: std::process::id(),
+        })
+    }
+
+    /// Renews this session from now on, until it is lost.
+    pub fn watch(&self, session: Arc<SessionState>) {
+        self.shared.sessions().insert(session.id(), session);
+        self.shared.changed.notify_one();
+    }
+
+    /// No longer renews this session.
+    pub fn forget(&self, id: Uuid) {
+        self.shared.sessions().remove(&id);
+        self.shared.changed.notify_one();
+    }
+
+    /// The sessions being renewed.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Arc<SessionState>> {
+        self.shared.sessions().values().cloned().collect()
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if std::process::id() != self.owner {
+            // The thread stayed in the parent.
+            std::mem::forget(thread);
+            return;
+        }
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.changed.notify_one();
+        drop(thread.join());
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Beater {
+    shared: Arc<Shared>,
+    config: Config,
+    clock: Arc<Clock>,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    conn: Option<Conn>,
+    collector: Arc<Pool>,
+    next_beat: Option<Instant>,
+    failing_since: Option<Instant>,
+    /// A beat has timed out: pass over rows that somebody holds.
+    wary: bool,
+    probed: Option<Instant>,
+    collecting: Arc<AtomicBool>,
+}
+
+impl Beater {
+    async fn run(&mut self) {
+        let shared = self.shared.clone();
+        while !shared.stop.load(Ordering::Acquire) {
+            let sessions = self.living();
+            let now = Instant::now();
+            if sessions.is_empty() {
+                self.next_beat = None;
+                if let Some(conn) = self.conn.take() {
+                    conn.close().await;
+                }
+                shared.changed.notified().await;
+                continue;
+            }
+            let period = sessions
+                .iter()
+                .map(|session| beat_period(session.interval()))
+                .min()
+                .unwrap_or(Duration::MAX);
+            let soonest = now + period;
+            let planned = self.next_beat.map_or_else(
+                || now + jittered(period, 0.5),
+                |planned| planned.min(soonest),
+            );
+            self.next_beat = Some(planned);
+            if planned > now {
+                let trusted = sessions
+                    .iter()
+                    .map(|session| session.trusted_for())
+                    .min()
+                    .unwrap_or(period);
+                let wake = planned.min(now + trusted);
+                tokio::select! {
+                    () = shared.changed.notified() => {}
+                    () = tokio::time::sleep_until(wake.into()) => {}
+                }
+                continue;
+            }
+            self.metrics.heartbeat_lateness.observe(now - planned);
+            let pause = tokio::select! {
+                pause = self.beat_once(&sessions, period) => pause,
+                () = shared.stopped() => return,
+            };
+            self.next_beat = Some(now + pause);
+        }
+    }
+
+    /// The sessions that are not lost; the lost are told of and forgotten here.
+    fn living(&self) -> Vec<Arc<SessionState>> {
+        let mut sessions = self.shared.sessions();
+        sessions.retain(|_, session| session.loss().is_none());
+        sessions.values().cloned().collect()
+    }
+
+    /// One beat; returns the pause from its start to the next.
+    async fn beat_once(&mut self, sessions: &[Arc<SessionState>], period: Duration) -> Duration {
+        let interval = sessions
+            .iter()
+            .map(|session| session.interval())
+            .min()
+            .unwrap_or(period * 2);
+        let trusted = sessions
+            .iter()
+            .map(|session| session.trusted_for())
+            .min()
+            .unwrap_or(period);
+        let limit = retry_pause(interval).min(trusted);
+        let outcome = match tokio::time::timeout(limit, self.beat(sessions)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.wary = true;
+                Err(Error::TimedOut(format!(
+                    "no answer within {:.1} s",
+                    limit.as_secs_f64()
+                )))
+            }
+        };
+        self.metrics.on_heartbeat(outcome.is_ok());
+        match outcome {
+            Ok(()) => {
+                if let Some(since) = self.failing_since.take() {
+                    let message = format!(
+                        "heartbeat is back after {:.1} s",
+                        since.elapsed().as_secs_f64()
+                    );
+                    self.events.tell(Level::Info, "heartbeat", message);
+                }
+                self.look_for_expired(limit).await;
+                jittered(period, 0.1)
+            }
+            Err(error) => {
+                self.conn = None;
+                let first = self.failing_since.is_none();
+                self.failing_since.get_or_insert_with(Instant::now);
+                let message = format!(
+                    "heartbeat failed, trying again on a new connection ({error}); trusted for {:.1} s more",
+                    sessions
+                        .iter()
+                        .map(|session| session.trusted_for())
+                        .min()
+                        .unwrap_or_default()
+                        .as_secs_f64()
+                );
+                self.events.tell(
+                    if first { Level::Warning } else { Level::Debug },
+                    "heartbeat",
+                    message,
+                );
+                // The first failure is most often a connection that went stale: a new one may work at once.
+                if first {
+                    Duration::from_millis(20)
+                } else {
+                    retry_pause(interval)
+                }
+            }
+        }
+    }
+
+    async fn beat(&mut self, sessions: &[Arc<SessionState>]) -> Result<()> {
+        if self.conn.is_none() {
+            self.conn = Some(Conn::open(&self.config, &Drive::Runtime).await?);
+        }
+        let conn = self.conn.as_mut().expect("just opened");
+        let ids = |sessions: &[Arc<SessionState>]| {
+            Param::Array(sessions.iter().map(|s| uuid(s.id())).collect())
+        };
+        let query = if self.wary {
+            &queries::SESSION_RENEW_UNLOCKED
+        } else {
+            &queries::SESSION_RENEW
+        };
+        let sent = self.clock.now();
+        let rows = conn.query(query.sql, &[ids(sessions)]).await?;
+        let renewed: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        let (kept, missing): (Vec<_>, Vec<_>) = sessions
+            .iter()
+            .cloned()
+            .partition(|s| renewed.contains(&s.id()));
+        for session in &kept {
+            session.renewed(sent);
+        }
+        if missing.is_empty() {
+            self.wary = false;
+            return Ok(());
+        }
+        let rows = conn
+            .query(queries::SESSION_LIVE.sql, &[ids(&missing)])
+            .await?;
+        let live: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        for session in &missing {
+            if live.contains(&session.id()) {
+                self.events.push(Event {
+                    level: Level::Warning,
+                    source: "heartbeat",
+                    session: Some(session.id()),
+                    lost: false,
+                    message: format!(
+                        "somebody holds a lock on the row of session {}; it is lost in {:.1} s unless that ends",
+                        session.id(),
+                        session.trusted_for().as_secs_f64()
+                    ),
+                });
+            } else {
+                session.lose(Loss::Gone);
+            }
+        }
+        if live.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::TimedOut("a session's row is locked".to_owned()))
+        }
+    }
+
+    /// Asks whether anybody has expired, and collects beside the beats if so.
+    async fn look_for_expired(&mut self, limit: Duration) {
+        if self
+            .probed
+            .is_some_and(|probed| probed.elapsed() < COLLECT_PAUSE)
+        {
+            return;
+        }
+        self.probed = Some(Instant::now());
+        let Some(conn) = self.conn.as_mut() else {
+            return;
+        };
+        let expired =
+            match tokio::time::timeout(limit, conn.query(queries::COLLECT_EXPIRED_COUNT.sql, &[]))
+                .await
+            {
+                Ok(Ok(rows)) => rows.first().is_some_and(|row| row.get::<_, i64>(0) > 0),
+                _ => {
+                    self.conn = None;
+                    false
+                }
+            };
+        if !expired || self.collecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (pool, metrics, events) = (
+            self.collector.clone(),
+            self.metrics.clone(),
+            self.events.clone(),
+        );
+        let collecting = self.collecting.clone();
+        tokio::spawn(async move {
+            match collect::collect(&pool, &metrics).await {
+                Ok(collected) if collected.sessions > 0 => {
+                    let message = format!(
+                        "collected {} sessions and {} leases",
+                        collected.sessions, collected.leases
+                    );
+                    events.tell(Level::Info, "collect", message);
+                }
+                Ok(_) => {}
+                Err(error) => events.tell(
+                    Level::Warning,
+                    "collect",
+                    format!("collection failed: {error}"),
+                ),
+            }
+            pool.close_idle().await;
+            collecting.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// `period`, earlier by up to `share` of it.
+fn jittered(period: Duration, share: f64) -> Duration {
+    period.mul_f64(1.0 - share * fastrand::f64())
+}

@@ -1,0 +1,532 @@
+//! A bounded set of connections, each handed to one transaction at a time.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_postgres::{AsyncMessage, Client, Row, Statement};
+
+use crate::config::Config;
+use crate::connect::{self, Canceller, PgConnection};
+use crate::dialect::Dialect;
+use crate::drive::{Drive, Reactor};
+use crate::error::{Error, Result};
+use crate::queries;
+use crate::value::Param;
+
+/// How long a step of our own (BEGIN, ROLLBACK, a look-up) may take before its connection is given up.
+pub const STEP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait for a free connection.
+pub const CHECKOUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Statements kept prepared on one connection; beyond that all are closed and prepared anew as needed.
+const STATEMENTS_KEPT: usize = 256;
+
+/// What the server told of itself when the connection was opened.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// Which kind of server it is.
+    pub dialect: Dialect,
+    /// Its banner: `PostgreSQL 18.1 on …`.
+    pub banner: String,
+    /// The WAL timeline; `None` on a standby or where there is none.
+    pub timeline: Option<u32>,
+}
+
+/// One connection to the server.
+pub struct Conn {
+    client: Client,
+    canceller: Canceller,
+    reactor: Reactor,
+    drive: Drive,
+    statements: HashMap<String, Statement>,
+    server: Server,
+    doubtful_commit: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+    /// Something went wrong on the wire, or a wait was given up: not to be used again.
+    pub(crate) broken: bool,
+    /// A transaction may be open on the server.
+    pub(crate) in_transaction: bool,
+}
+
+impl Conn {
+    /// Connects, and asks the server what it is.
+    pub async fn open(config: &Config, drive: &Drive) -> Result<Conn> {
+        let reactor = drive.reactor()?;
+        let doubtful_commit = Arc::new(AtomicBool::new(false));
+        let noticed = doubtful_commit.clone();
+        let established = drive
+            .io(&reactor, None, "connecting", async {
+                let established = connect::connect(config).await?;
+                Ok::<_, Error>((
+                    established.client,
+                    established.canceller,
+                    established.connection,
+                ))
+            })
+            .await??;
+        let (client, canceller, connection) = established;
+        let task = reactor.spawn(pump(connection, noticed));
+        let mut conn = Conn {
+            client,
+            canceller,
+            reactor,
+            drive: drive.clone(),
+            statements: HashMap::new(),
+            server: Server::default(),
+            doubtful_commit,
+            task,
+            broken: false,
+            in_transaction: false,
+        };
+        conn.identify().await?;
+        Ok(conn)
+    }
+
+    async fn identify(&mut self) -> Result<()> {
+        let version = self
+            .io(
+                Some(STEP_LIMIT),
+                "asking the server for its version",
+                self.client.query_one("SELECT version()", &[]),
+            )
+            .await??;
+        self.server.banner = version.get(0);
+        self.server.dialect = Dialect::from_version(&self.server.banner);
+        if self.server.dialect == Dialect::PostgreSql {
+            let rows = self.query(queries::SERVER_IDENTITY.sql, &[]).await?;
+            let timeline: Option<String> = rows.first().and_then(|row| row.get("timeline"));
+            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(&text, 16).ok());
+        }
+        Ok(())
+    }
+
+    /// What the server told of itself.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Runs I/O on this connection under the time limit; see [`Drive::io`].
+    async fn io<F: Future>(&self, limit: Option<Duration>, what: &str, io: F) -> Result<F::Output> {
+        self.drive.io(&self.reactor, limit, what, io).await
+    }
+
+    /// Whatever ends a wait early leaves an answer on the wire, so the connection is done for; the server is asked to
+    /// stop, so that no lock is held for long.
+    async fn abandon_on_stop<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.broken = true;
+            let cancel = self.canceller.cancel();
+            let limit = Duration::from_millis(100);
+            let quiet = tokio_timeout(limit, cancel);
+            match &self.drive {
+                // Not interruptible: an interrupt is what brought us here.
+                Drive::Caller(_) => self.reactor_block(quiet),
+                Drive::Runtime => drop(quiet.await),
+            }
+        }
+        outcome
+    }
+
+    fn reactor_block<F: Future>(&self, future: F) {
+        drop(self.reactor.block_on_quietly(future));
+    }
+
+    /// Runs a text of one or more statements without parameters or results.
+    pub async fn batch(&mut self, sql: &str, limit: Option<Duration>) -> Result<()> {
+        let outcome = self.io(limit, sql, self.client.batch_execute(sql)).await;
+        let outcome = self.abandon_on_stop(outcome).await?;
+        self.checked(outcome)
+    }
+
+    /// Like [`Conn::batch`], but also given up when `stop` is ready first.
+    pub async fn batch_unless<S>(
+        &mut self,
+        sql: &str,
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<()>
+    where
+        S: Future<Output = Error>,
+    {
+        let outcome = self
+            .io(limit, sql, unless(self.client.batch_execute(sql), stop))
+            .await
+            .flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        self.checked(outcome)
+    }
+
+    /// Runs one of our own statements.
+    pub async fn query(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
+        self.query_unless(sql, params, std::future::pending(), Some(STEP_LIMIT))
+            .await
+    }
+
+    /// Runs one statement, given up when `stop` is ready first.
+    pub async fn query_unless<S>(
+        &mut self,
+        sql: &str,
+        params: &[Param],
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<Vec<Row>>
+    where
+        S: Future<Output = Error>,
+    {
+        let kept = self.statements.get(sql).cloned();
+        let client = &self.client;
+        let work = async {
+            let statement = match kept {
+                Some(statement) => statement,
+                None => client.prepare(sql).await?,
+            };
+            let rows = client.query(&statement, &borrowed(params)).await;
+            Ok::<_, tokio_postgres::Error>((statement, rows))
+        };
+        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let (statement, rows) = self.checked(outcome)?;
+        self.keep(sql, statement);
+        self.checked(rows)
+    }
+
+    /// Runs one statement and counts the rows that it affected, given up when `stop` is ready first.
+    pub async fn execute_unless<S>(
+        &mut self,
+        sql: &str,
+        params: &[Param],
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<u64>
+    where
+        S: Future<Output = Error>,
+    {
+        let kept = self.statements.get(sql).cloned();
+        let client = &self.client;
+        let work = async {
+            let statement = match kept {
+                Some(statement) => statement,
+                None => client.prepare(sql).await?,
+            };
+            let count = client.execute(&statement, &borrowed(params)).await;
+            Ok::<_, tokio_postgres::Error>((statement, count))
+        };
+        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let (statement, count) = self.checked(outcome)?;
+        self.keep(sql, statement);
+        self.checked(count)
+    }
+
+    /// Opens a transaction and sends its first statement in the same trip.
+    pub async fn begin_with(
+        &mut self,
+        begin: &str,
+        first: Option<(&str, &[Param])>,
+    ) -> Result<Vec<Row>> {
+        self.in_transaction = true;
+        let Some((sql, params)) = first else {
+            self.batch(begin, Some(STEP_LIMIT)).await?;
+            return Ok(Vec::new());
+        };
+        if !self.statements.contains_key(sql) {
+            let outcome = self
+                .io(Some(STEP_LIMIT), sql, self.client.prepare(sql))
+                .await;
+            let outcome = self.abandon_on_stop(outcome).await?;
+            let statement = self.checked(outcome)?;
+            self.keep(sql, statement);
+        }
+        let statement = self.statements[sql].clone();
+        let params = borrowed(params);
+        let both = async {
+            tokio::join!(
+                self.client.batch_execute(begin),
+                self.client.query(&statement, &params)
+            )
+        };
+        let outcome = self.io(Some(STEP_LIMIT), begin, both).await;
+        let (begun, rows) = self.abandon_on_stop(outcome).await?;
+        self.checked(begun)?;
+        self.checked(rows)
+    }
+
+    fn keep(&mut self, sql: &str, statement: Statement) {
+        if !self.statements.contains_key(sql) {
+            if self.statements.len() >= STATEMENTS_KEPT {
+                self.statements.clear();
+            }
+            self.statements.insert(sql.to_owned(), statement);
+        }
+    }
+
+    /// Notes from an outcome whether the connection can go on.
+    fn checked<T>(&mut self, outcome: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
+        outcome.map_err(|error| {
+            let error = Error::from(error);
+            match &error {
+                Error::Database(db) => {
+                    self.broken |= db.fatal;
+                    // A plan that no longer fits the table, or a statement that a pooler took away.
+                    if matches!(db.sqlstate.as_str(), "0A000" | "26000") {
+                        self.statements.clear();
+                    }
+                }
+                Error::Value { .. } => {}
+                _ => self.broken = true,
+            }
+            error
+        })
+    }
+
+    /// True when, since it was last asked, the server warned that a commit is durable here only (01000).
+    pub fn take_doubtful_commit(&self) -> bool {
+        self.doubtful_commit.swap(false, Ordering::AcqRel)
+    }
+
+    /// Says goodbye to the server.
+    pub async fn close(self) {
+        let Conn {
+            client,
+            reactor,
+            drive,
+            task,
+            ..
+        } = self;
+        drop(client);
+        let farewell = tokio_timeout(Duration::from_millis(200), task);
+        match drive {
+            Drive::Caller(_) => drop(reactor.block_on_quietly(farewell)),
+            Drive::Runtime => drop(farewell.await),
+        }
+    }
+}
+
+fn borrowed(params: &[Param]) -> Vec<&(dyn tokio_postgres::types::ToSql + Sync)> {
+    params
+        .iter()
+        .map(|param| param as &(dyn tokio_postgres::types::ToSql + Sync))
+        .collect()
+}
+
+async fn unless<F: Future, S: Future<Output = Error>>(work: F, stop: S) -> Result<F::Output> {
+    tokio::select! {
+        biased;
+        outcome = work => Ok(outcome),
+        error = stop => Err(error),
+    }
+}
+
+// The timer must be made inside the runtime that will drive it.
+async fn tokio_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// Moves bytes until the connection ends, noting the one warning that changes what a commit means.
+async fn pump(mut connection: PgConnection, doubtful_commit: Arc<AtomicBool>) {
+    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notice(notice) = message
+            && notice.code().code() == "01000"
+            && notice.message().contains("synchronous replication")
+        {
+            doubtful_commit.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The connections of one `Connection`.
+pub struct Pool {
+    config: Config,
+    drive: Drive,
+    size: usize,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Conn>>,
+    closed: AtomicBool,
+    server: OnceLock<Server>,
+    owner: u32,
+}
+
+impl Pool {
+    /// An empty pool; connections are opened as they are needed.
+    #[must_use]
+    pub fn new(config: Config, drive: Drive, size: usize) -> Arc<Pool> {
+        Arc::new(Pool {
+            config,
+            drive,
+            size,
+            permits: Arc::new(Semaphore::new(size)),
+            idle: Mutex::new(Vec::new()),
+            closed: AtomicBool::new(false),
+            server: OnceLock::new(),
+            owner: std::process::id(),
+        })
+    }
+
+    /// Who drives this pool's I/O.
+    #[must_use]
+    pub fn drive(&self) -> &Drive {
+        &self.drive
+    }
+
+    /// Where this pool connects to.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The most connections that it opens.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The kind of server, once a connection has been opened.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.server
+            .get()
+            .map(|server| server.dialect)
+            .unwrap_or_default()
+    }
+
+    /// The server's banner, once a connection has been opened.
+    #[must_use]
+    pub fn banner(&self) -> Option<&str> {
+        self.server.get().map(|server| server.banner.as_str())
+    }
+
+    /// Refuses use after closing and in a forked child, where sockets and locks are shared with the parent.
+    pub fn check_usable(&self) -> Result<()> {
+        let here = std::process::id();
+        if here != self.owner {
+            return Err(Error::Config(format!(
+                "this connection belongs to process {}, and this is its forked child {here}: open a new one here",
+                self.owner
+            )));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Config(
+                "this connection is closed: open a new one".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes an idle connection, or opens one; waits while all are in use.
+    pub async fn checkout(self: &Arc<Self>) -> Result<Checkout> {
+        self.check_usable()?;
+        let permit = match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit().await?,
+        };
+        self.check_usable()?;
+        let idle = self.idle().pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => {
+                let conn = Conn::open(&self.config, &self.drive).await?;
+                self.server.get_or_init(|| conn.server().clone());
+                conn
+            }
+        };
+        Ok(Checkout {
+            conn: Some(conn),
+            pool: self.clone(),
+            _permit: permit,
+        })
+    }
+
+    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let acquire = self.permits.clone().acquire_owned();
+        match self
+            .drive
+            .wait(CHECKOUT_LIMIT, "waiting for a free connection", acquire)
+            .await
+        {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Error::Config(
+                "this connection is closed: open a new one".to_owned(),
+            )),
+            Err(Error::TimedOut(_)) => Err(Error::PoolExhausted(format!(
+                "all {} connections were in use for {} s: raise pool_size, or let callbacks end sooner",
+                self.size,
+                CHECKOUT_LIMIT.as_secs()
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Conn>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections open and idle, for people.
+    #[must_use]
+    pub fn idle_count(&self) -> usize {
+        self.idle().len()
+    }
+
+    /// Closes idle connections; the pool stays open.
+    pub async fn close_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        for conn in idle {
+            conn.close().await;
+        }
+    }
+
+    /// Closes idle connections now, and those in use when they come back.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.permits.close();
+        let idle = std::mem::take(&mut *self.idle());
+        if std::process::id() != self.owner {
+            // A forked child must not say goodbye on its parent's sockets.
+            std::mem::forget(idle);
+            return;
+        }
+        for conn in idle {
+            conn.close().await;
+        }
+    }
+}
+
+/// A connection in use. Dropping it gives it back, or drops it when it broke or may still be in a transaction.
+pub struct Checkout {
+    conn: Option<Conn>,
+    pool: Arc<Pool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Checkout {
+    /// The connection.
+    pub fn conn(&mut self) -> &mut Conn {
+        self.conn.as_mut().expect("present until dropped")
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        if std::process::id() != self.pool.owner {
+            std::mem::forget(conn);
+        } else if !conn.broken && !conn.in_transaction && !self.pool.closed.load(Ordering::Acquire)
+        {
+            self.pool.idle().push(conn);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if std::process::id() != self.owner {
+            std::mem::forget(std::mem::take(&mut *self.idle()));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Every statement of our own, by name.
+//!
+//! One statement a file: `queries/session/poke.sql` is [`SESSION_POKE`], named `session_poke`. The texts are written for
+//! PostgreSQL and keep to what CockroachDB understands too, unless a comment in the file says otherwise.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// What a statement answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// No rows: only the number of rows it affected matters.
+    None,
+    /// One row, or none.
+    One,
+    /// Any number of rows.
+    Many,
+}
+
+/// A statement that this crate knows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Folder and file: `session_poke`.
+    pub name: &'static str,
+    /// The text of the file, with parameters `$1`, `$2` and so on.
+    pub sql: &'static str,
+    /// What it answers with.
+    pub rows: Rows,
+}
+
+/// Declares a static for each file under `queries/`, and [`ALL`].
+macro_rules! queries {
+    ($($constant:ident = $folder:literal, $file:literal, $rows:ident;)*) => {
+        $(
+            #[doc = concat!("`queries/", $folder, "/", $file, ".sql`")]
+            pub static $constant: Query = Query {
+                name: concat!($folder, "_", $file),
+                sql: include_str!(concat!("../queries/", $folder, "/", $file, ".sql")),
+                rows: Rows::$rows,
+            };
+        )*
+
+        /// All statements, in the order of their declaration.
+        pub static ALL: &[&Query] = &[$(&$constant),*];
+    };
+}
+
+queries! {
+    AGENT_AUTHENTICATE = "agent", "authenticate", One;
+    AGENT_OS_INSTALLATION_OF = "agent", "os_installation_of", One;
+    COLLECT_BUSY = "collect", "busy", Many;
+    COLLECT_END_STALLED = "collect", "end_stalled", One;
+    COLLECT_EXPIRED_COUNT = "collect", "expired_count", One;
+    COLLECT_LOCK_EXPIRED = "collect", "lock_expired", Many;
+    COLLECT_LOSE = "collect", "lose", One;
+    MACHINE_ADD_PROVIDED = "machine", "add_provided", None;
+    MACHINE_BY_ID = "machine", "by_id", One;
+    MACHINE_DELETE_AGENT_HEARTBEAT = "machine", "delete_agent_heartbeat", None;
+    MACHINE_DELETE_AGENT_STARTED = "machine", "delete_agent_started", None;
+    MACHINE_DELETE_HARDWARE_REPORT = "machine", "delete_hardware_report", None;
+    MACHINE_DELETE_OS_INSTALLATION_REPORT = "machine", "delete_os_installation_report", None;
+    MACHINE_DELETE_OS_INSTALLATION_REQUEST = "machine", "delete_os_installation_request", None;
+    MACHINE_DELETE_PROVIDED = "machine", "delete_provided", None;
+    MACHINE_LIST = "machine", "list", Many;
+    MACHINE_NEW = "machine", "new", One;
+    MACHINE_PROVIDED = "machine", "provided", Many;
+    MACHINE_SET_AGENT_HEARTBEAT = "machine", "set_agent_heartbeat", None;
+    MACHINE_SET_AGENT_STARTED = "machine", "set_agent_started", None;
+    MACHINE_SET_HARDWARE_REPORT = "machine", "set_hardware_report", None;
+    MACHINE_SET_OS_INSTALLATION_REPORT = "machine", "set_os_installation_report", None;
+    MACHINE_SET_OS_INSTALLATION_REQUEST = "machine", "set_os_installation_request", None;
+    MACHINE_UPDATE_PROVIDER_STATUS = "machine", "update_provider_status", None;
+    SCHEMA_CREATE = "schema", "create", None;
+    SCHEMA_FORGET = "schema", "forget", None;
+    SCHEMA_LOCK = "schema", "lock", One;
+    SCHEMA_NOTE = "schema", "note", None;
+    SCHEMA_PRESENT = "schema", "present", One;
+    SCHEMA_VERSION = "schema", "version", One;
+    SERVER_IDENTITY = "server", "identity", One;
+    SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;
+    SESSION_BY_ID = "session", "by_id", One;
+    SESSION_CHECK = "session", "check", One;
+    SESSION_END = "session", "end", One;
+    SESSION_FENCE = "session", "fence", One;
+    SESSION_FENCE_PLAIN = "session", "fence_plain", One;
+    SESSION_LIST = "session", "list", Many;
+    SESSION_LIVE = "session", "live", Many;
+    SESSION_LOCK = "session", "lock", One;
+    SESSION_POKE = "session", "poke", None;
+    SESSION_RENEW = "session", "renew", Many;
+    SESSION_RENEW_UNLOCKED = "session", "renew_unlocked", Many;
+    SESSION_START = "session", "start", None;
+    STATISTICS_COUNT_ACTIVE_BACKOFFS = "statistics", "count_active_backoffs", Many;
+    STATISTICS_COUNT_ACTIVE_WORK = "statistics", "count_active_work", Many;
+    STATISTICS_COUNT_HEARTBEATING = "statistics", "count_heartbeating", One;
+    STATISTICS_COUNT_INSTALLED = "statistics", "count_installed", One;
+    STATISTICS_COUNT_MACHINES = "statistics", "count_machines", One;
+    STATISTICS_COUNT_PENDING_AGENT_RECOVERY = "statistics", "count_pending_agent_recovery", One;
+    STATISTICS_COUNT_PENDING_AGENT_START = "statistics", "count_pending_agent_start", One;
+    STATISTICS_COUNT_PENDING_INSTALLATION = "statistics", "count_pending_installation", One;
+    STATISTICS_COUNT_PROVIDED = "statistics", "count_provided", One;
+    STATISTICS_MACHINE_HARDWARE = "statistics", "machine_hardware", Many;
+    TAG_REFLECT = "tag", "reflect", Many;
+    WORK_BACKOFF_LIST = "work", "backoff_list", Many;
+    WORK_BACKOFF_OF = "work", "backoff_of", One;
+    WORK_CANCEL = "work", "cancel", One;
+    WORK_CLAIM = "work", "claim", One;
+    WORK_DELETE_BACKOFF = "work", "delete_backoff", None;
+    WORK_FAIL = "work", "fail", One;
+    WORK_FINISH = "work", "finish", One;
+    WORK_HELD = "work", "held", One;
+    WORK_HISTORY_LATEST = "work", "history_latest", Many;
+    WORK_HISTORY_OF = "work", "history_of", Many;
+    WORK_INSERT_BACKOFF = "work", "insert_backoff", None;
+    WORK_INSERT_HISTORY = "work", "insert_history", None;
+    WORK_LIST = "work", "list", Many;
+    WORK_RELEASE = "work", "release", None;
+    WORK_START = "work", "start", One;
+    WORK_UNKNOWN = "work", "unknown", One;
+    WORKFLOW_AGENT_RECOVERY = "workflow", "agent_recovery", Many;
+    WORKFLOW_AGENT_START = "workflow", "agent_start", Many;
+}
+
+static BY_NAME: LazyLock<HashMap<&'static str, &'static Query>> =
+    LazyLock::new(|| ALL.iter().map(|query| (query.name, *query)).collect());
+
+/// The statement of this name, such as `session_poke`.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Query> {
+    BY_NAME.get(name).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// `folder_file` of every file under `queries/`.
+    fn files() -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("queries");
+        let mut names = BTreeSet::new();
+        for folder in fs::read_dir(root).unwrap().map(Result::unwrap) {
+            for file in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+                let path = file.path();
+                assert_eq!(path.extension().unwrap(), "sql", "{path:?} is no statement");
+                names.insert(format!(
+                    "{}_{}",
+                    folder.file_name().to_str().unwrap(),
+                    path.file_stem().unwrap().to_str().unwrap()
+                ));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_file_is_registered_once_and_nothing_else() {
+        let registered: BTreeSet<String> = ALL.iter().map(|query| query.name.to_owned()).collect();
+        assert_eq!(registered, files());
+        assert_eq!(registered.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_name_is_found() {
+        for query in ALL {
+            assert_eq!(by_name(query.name), Some(*query));
+        }
+        assert_eq!(by_name("session"), None);
+        assert_eq!(by_name(""), None);
+    }
+
+    #[test]
+    fn every_file_is_one_statement() {
+        for query in ALL {
+            let code: String = query
+                .sql
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("--"))
+                .collect();
+            let statement = code.trim_end().strip_suffix(';').unwrap_or(code.trim_end());
+            assert!(!statement.trim().is_empty(), "{}: no statement", query.name);
+            assert!(
+                !statement.contains(';'),
+                "{}: more than one statement",
+                query.name
+            );
+        }
+    }
+}

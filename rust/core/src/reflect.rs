@@ -1,0 +1,106 @@
+//! Which tags there are, read from the database's catalogue rather than from code.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::pool::Pool;
+use crate::queries;
+use crate::value::Param;
+
+/// A tag: a table `machine_<name>` whose primary key is `machine_id`, referencing `machines`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// The table's name without `machine_`.
+    pub name: String,
+    /// The table.
+    pub table: String,
+    /// Its columns besides `machine_id`, with their types, in the table's order.
+    pub fields: Vec<(String, String)>,
+}
+
+/// The tags in the current schema, by name.
+pub async fn tags(pool: &Arc<Pool>) -> Result<Vec<Tag>> {
+    let mut checkout = pool.checkout().await?;
+    let rows = checkout.conn().query(queries::TAG_REFLECT.sql, &[]).await?;
+    let mut tags: Vec<Tag> = Vec::new();
+    for row in rows {
+        let table: String = row.get("table_name");
+        let field: Option<(String, String)> = row
+            .get::<_, Option<String>>("field")
+            .map(|field| (field, row.get("field_type")));
+        match tags.last_mut() {
+            Some(tag) if tag.table == table => tag.fields.extend(field),
+            _ => tags.push(Tag {
+                name: table.strip_prefix("machine_").unwrap_or(&table).to_owned(),
+                table,
+                fields: field.into_iter().collect(),
+            }),
+        }
+    }
+    Ok(tags)
+}
+
+/// Which tags these machines have: pairs of a machine and a tag's name, by tag.
+pub async fn tags_of(pool: &Arc<Pool>, machines: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    let tags = tags(pool).await?;
+    if tags.is_empty() || machines.is_empty() {
+        return Ok(Vec::new());
+    }
+    let machines = Param::Array(
+        machines
+            .iter()
+            .map(|id| Param::Uuid(id.into_bytes()))
+            .collect(),
+    );
+    let mut checkout = pool.checkout().await?;
+    let rows = checkout.conn().query(&holders(&tags), &[machines]).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let position: i32 = row.get("tag");
+            let name = usize::try_from(position)
+                .ok()
+                .and_then(|position| tags.get(position))
+                .map(|tag| tag.name.clone());
+            (row.get("machine_id"), name.unwrap_or_default())
+        })
+        .collect())
+}
+
+/// The statement that asks every tag's table for the machines of its one parameter, naming tags by position. It cannot
+/// stand in a file, as only the catalogue knows the tables.
+fn holders(tags: &[Tag]) -> String {
+    let parts: Vec<String> = tags
+        .iter()
+        .enumerate()
+        .map(|(position, tag)| {
+            let table = tag.table.replace('"', "\"\"");
+            format!(
+                "SELECT machine_id, {position} AS tag FROM \"{table}\" WHERE machine_id = ANY($1::uuid[])"
+            )
+        })
+        .collect();
+    format!("{} ORDER BY tag, machine_id", parts.join(" UNION ALL "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_name_is_quoted() {
+        let tag = |table: &str| Tag {
+            name: String::new(),
+            table: table.to_owned(),
+            fields: Vec::new(),
+        };
+        assert_eq!(
+            holders(&[tag("machine_a"), tag("machine_\"; DROP")]),
+            "SELECT machine_id, 0 AS tag FROM \"machine_a\" WHERE machine_id = ANY($1::uuid[]) UNION ALL \
+             SELECT machine_id, 1 AS tag FROM \"machine_\"\"; DROP\" WHERE machine_id = ANY($1::uuid[]) \
+             ORDER BY tag, machine_id"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Finding out how a transaction ended whose COMMIT was not answered.
+//!
+//! PostgreSQL knows the status of a transaction by its id, on the WAL timeline on which it ran. On another timeline, or
+//! where there are no such ids, the lease's own row is all there is to go by.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::drive::Drive;
+use crate::error::{Error, Result, TransactionId};
+use crate::pool::{Conn, Pool};
+use crate::queries;
+use crate::transaction::uuid;
+use crate::value::Param;
+
+/// A lease as it is found again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The machine leased.
+    pub machine: Uuid,
+    /// The process it is leased for.
+    pub process: String,
+    /// The session that holds it.
+    pub session: Uuid,
+    /// The fencing token.
+    pub token: i64,
+}
+
+/// Asks until there is an answer, for `limit` at most: committed, aborted, or `None` when nobody can tell.
+///
+/// `lease` is the lease that the transaction claimed (`true`) or ended (`false`).
+pub async fn outcome(
+    pool: &Arc<Pool>,
+    id: &TransactionId,
+    lease: Option<(&Claimed, bool)>,
+    limit: Duration,
+) -> Result<Option<bool>> {
+    let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match ask(pool, id, lease).await {
+            Ok(Answer::Known(committed)) => return Ok(Some(committed)),
+            Ok(Answer::Never) => return Ok(None),
+            Ok(Answer::NotYet) => {}
+            Err(error @ (Error::Interrupted | Error::Config(_))) => return Err(error),
+            // The server may be restarting.
+            Err(_) => pause = pause.max(Duration::from_millis(100)),
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        pool.drive().sleep(pause.min(left)).await?;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+enum Answer {
+    Known(bool),
+    NotYet,
+    Never,
+}
+
+async fn ask(
+    pool: &Arc<Pool>,
+    id: &TransactionId,
+    lease: Option<(&Claimed, bool)>,
+) -> Result<Answer> {
+    let mut checkout = pool.checkout().await?;
+    let conn = checkout.conn();
+    if id.xid.is_some() && id.timeline.is_some() && id.timeline == conn.server().timeline {
+        return status(conn, id.xid.unwrap_or_default()).await;
+    }
+    let Some((lease, claimed)) = lease else {
+        return Ok(Answer::Never);
+    };
+    let params = [
+        uuid(lease.machine),
+        Param::Text(lease.process.clone()),
+        uuid(lease.session),
+        Param::Int(lease.token),
+    ];
+    let held = !conn
+        .query(queries::WORK_HELD.sql, &params)
+        .await?
+        .is_empty();
+    Ok(match (claimed, held) {
+        // There is the row that the transaction wrote.
+        (true, true) => Answer::Known(true),
+        // Not there: not committed, or committed and gone since.
+        (true, false) => Answer::Never,
+        // An end in flight may yet take it, and a row that is gone may have gone otherwise.
+        (false, _) => Answer::Never,
+    })
+}
+
+async fn status(conn: &mut Conn, xid: u64) -> Result<Answer> {
+    let rows = conn
+        .query(
+            queries::SERVER_TRANSACTION_STATUS.sql,
+            &[Param::Text(xid.to_string())],
+        )
+        .await?;
+    let status: Option<String> = rows.first().and_then(|row| row.get(0));
+    Ok(match status.as_deref() {
+        Some("committed") => Answer::Known(true),
+        Some("aborted") => Answer::Known(false),
+        Some(_) => Answer::NotYet,
+        // So old that the server has forgotten it.
+        None => Answer::Never,
+    })
+}
+
+/// One quick look on a connection of its own; `None` when it brings nothing.
+pub async fn quick_outcome(
+    config: &Config,
+    drive: &Drive,
+    id: &TransactionId,
+    limit: Duration,
+) -> Option<bool> {
+    let xid = id.xid?;
+    let drive = match drive {
+        // Deaf to interrupts: one has just come.
+        Drive::Caller(_) => Drive::Caller(Arc::new(Deaf)),
+        Drive::Runtime => Drive::Runtime,
+    };
+    let config = config.clone().with_connect_timeout(limit);
+    let started = Instant::now();
+    let mut conn = Conn::open(&config, &drive).await.ok()?;
+    while started.elapsed() < limit {
+        if conn.server().timeline != id.timeline {
+            return None;
+        }
+        match status(&mut conn, xid).await {
+            Ok(Answer::Known(committed)) => return Some(committed),
+            Ok(Answer::NotYet) => drive.sleep(Duration::from_millis(5)).await.ok()?,
+            _ => return None,
+        }
+    }
+    None
+}
+
+struct Deaf;
+
+impl crate::drive::Interrupt for Deaf {
+    fn tick(&self) -> Option<Duration> {
+        None
+    }
+    fn interrupted(&self) -> bool {
+        false
+    }
+}

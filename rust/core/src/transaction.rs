@@ -1,0 +1,392 @@
+//! The driver of the retry machine: one transaction, run again as often as it takes.
+//!
+//! It is stepped, so that a callback runs wherever its caller wants, never inside a wait of ours:
+//! [`Transaction::begin`] → the callback, which uses [`Transaction::query`] → [`Transaction::conclude`], which commits,
+//! or says that the callback has to run [`Conclusion::Again`].
+
+mod conclude;
+mod plan;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::dialect::{self, Dialect, Isolation};
+use crate::error::{Error, Result, TransactionId};
+use crate::gate::{Entry, Pass};
+use crate::metrics::Outcome;
+use crate::pool::{CHECKOUT_LIMIT, Checkout, Conn, Pool, STEP_LIMIT};
+use crate::queries;
+use crate::retry::{Action, Event, Machine};
+use crate::session::SessionState;
+use crate::settle::Claimed;
+use crate::value::Param;
+
+pub use plan::{Conclusion, Opening, Plan};
+
+/// One transaction over all its attempts.
+pub struct Transaction {
+    pool: Arc<Pool>,
+    plan: Plan,
+    machine: Machine,
+    action: Action,
+    started: Instant,
+    checkout: Option<Checkout>,
+    error: Option<Error>,
+    id: TransactionId,
+    claimed: Option<Claimed>,
+    pass: Option<Pass>,
+    ended: bool,
+}
+
+impl Transaction {
+    /// A transaction that has not begun.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>, plan: Plan) -> Self {
+        let mut machine = Machine::new(pool.dialect().protocol(), plan.limits, plan.settles);
+        let action = machine.start();
+        Transaction {
+            pool,
+            plan,
+            machine,
+            action,
+            started: Instant::now(),
+            checkout: None,
+            error: None,
+            id: TransactionId::default(),
+            claimed: None,
+            pass: None,
+            ended: false,
+        }
+    }
+
+    /// How often the callback has been let run.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.machine.attempts()
+    }
+
+    /// What this transaction leased, for settling a lost commit; set by the claim.
+    pub fn note_claim(&mut self, claimed: Option<Claimed>) {
+        self.claimed = claimed;
+    }
+
+    /// The session it is fenced by.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<SessionState>> {
+        self.plan.session.as_ref()
+    }
+
+    /// The isolation level that it runs at.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.plan.isolation
+    }
+
+    /// True while the callback may use it.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        !self.ended && matches!(self.action, Action::Run { .. })
+    }
+
+    /// Opens a transaction, or opens it again, so that the callback may run.
+    ///
+    /// Fails with the session's or the lease's loss, or when no connection can be had. After an error it has ended.
+    pub async fn begin(&mut self) -> Result<()> {
+        let outcome = self.step_until_run().await;
+        match &outcome {
+            Ok(()) => {
+                if let Some(session) = &self.plan.session {
+                    session.metrics().on_transaction_started(self.attempts());
+                }
+            }
+            Err(_) => self.end(Outcome::Failed),
+        }
+        outcome
+    }
+
+    async fn step_until_run(&mut self) -> Result<()> {
+        if self.ended {
+            return Err(Error::WorkState("this transaction has ended".to_owned()));
+        }
+        loop {
+            let event = match self.action {
+                Action::Run { .. } => return Ok(()),
+                Action::Sleep(pause) => {
+                    self.pool.drive().sleep(pause).await?;
+                    Event::Slept
+                }
+                Action::Begin { reconnect } => {
+                    if reconnect {
+                        self.drop_connection();
+                    }
+                    match self.open().await {
+                        Ok(()) => Event::Begun,
+                        Err(error) if is_final(&error) => return Err(error),
+                        Err(error) => {
+                            let failure = error.failure();
+                            self.error = Some(error);
+                            Event::BeginFailed(failure)
+                        }
+                    }
+                }
+                Action::Finish(_) => return Err(self.take_error()),
+                action => unreachable!("{action:?} comes after the callback"),
+            };
+            self.advance(event);
+        }
+    }
+
+    /// Takes a connection and opens a transaction on it.
+    async fn open(&mut self) -> Result<()> {
+        if let Some(session) = &self.plan.session {
+            session.check()?;
+        }
+        self.id = TransactionId::default();
+        self.claimed = None;
+        self.pass_gate().await?;
+        if self.checkout.is_none() {
+            self.checkout = Some(self.pool.checkout().await?);
+        }
+        let checkout = self.checkout.as_mut().expect("just taken");
+        let opened = Self::open_on(checkout.conn(), &self.plan).await;
+        let row = match opened {
+            Ok(row) => row,
+            Err(error) => {
+                // Whatever is open on it is not worth another round trip.
+                self.roll_back_or_drop().await?;
+                return Err(error);
+            }
+        };
+        let timeline = checkout.conn().server().timeline;
+        match (&self.plan.opening, row) {
+            (Opening::Nothing, _) => {}
+            (_, Some(row)) => {
+                let xid = row.try_get::<_, Option<i64>>(0).ok().flatten();
+                self.id = TransactionId {
+                    xid: xid.and_then(|xid| u64::try_from(xid).ok()),
+                    timeline,
+                };
+            }
+            (Opening::Fence, None) => {
+                self.roll_back_or_drop().await?;
+                let session = self.plan.session.as_ref().expect("a fence has a session");
+                session.lose(crate::lease::Loss::Gone);
+                session.check()?;
+            }
+            (Opening::End { .. }, None) => {
+                self.roll_back_or_drop().await?;
+                return Err(Error::LeaseLost(
+                    "the lease is gone: it was ended, or its session was given up; nothing was written".to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A claim waits here until its process's gate lets it through.
+    async fn pass_gate(&mut self) -> Result<()> {
+        let Some(gate) = &self.plan.gate else {
+            return Ok(());
+        };
+        if self.pass.is_some() {
+            return Ok(());
+        }
+        let drive = self.pool.drive();
+        let pause = gate.pause(fastrand::f64());
+        if !pause.is_zero() {
+            drive.sleep(pause).await?;
+        }
+        self.pass = Some(match gate.enter() {
+            Entry::Inside(pass) => pass,
+            Entry::Wait(admitted) => match drive
+                .wait(CHECKOUT_LIMIT, "waiting for other claims", admitted)
+                .await
+            {
+                Ok(_) => gate.admitted(),
+                Err(Error::TimedOut(text)) => return Err(Error::PoolExhausted(text)),
+                Err(error) => return Err(error),
+            },
+        });
+        Ok(())
+    }
+
+    /// Tells the gate how a claim fared; a conflict makes room for the rivals.
+    pub fn tell_gate(&mut self, conflict: bool) {
+        if let Some(gate) = &self.plan.gate {
+            if conflict {
+                gate.on_conflict()
+            } else {
+                gate.on_success()
+            }
+        }
+    }
+
+    async fn open_on(conn: &mut Conn, plan: &Plan) -> Result<Option<Row>> {
+        let dialect = conn.server().dialect;
+        let begin = dialect.begin(plan.isolation);
+        let rows = match &plan.opening {
+            Opening::Nothing => conn.begin_with(begin, None).await?,
+            Opening::Fence => {
+                let session = plan.session.as_ref().expect("a fence has a session");
+                let query = match dialect {
+                    Dialect::PostgreSql => &queries::SESSION_FENCE,
+                    Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
+                };
+                conn.begin_with(begin, Some((query.sql, &[uuid(session.id())])))
+                    .await?
+            }
+            Opening::End { query, params, .. } => {
+                conn.begin_with(begin, Some((query.sql, params))).await?
+            }
+        };
+        Ok(rows.into_iter().next())
+    }
+
+    /// Runs one statement inside the transaction and returns its rows.
+    pub async fn query(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
+        let conn = Self::usable(self.ended, &self.action, &mut self.checkout, &self.plan)?;
+        let session = self.plan.session.clone();
+        let outcome = conn
+            .query_unless(sql, params, until_lost(session), None)
+            .await;
+        self.noted(outcome)
+    }
+
+    /// Runs one statement inside the transaction and returns how many rows it affected.
+    pub async fn execute(&mut self, sql: &str, params: &[Param]) -> Result<u64> {
+        let conn = Self::usable(self.ended, &self.action, &mut self.checkout, &self.plan)?;
+        let session = self.plan.session.clone();
+        let outcome = conn
+            .execute_unless(sql, params, until_lost(session), None)
+            .await;
+        self.noted(outcome)
+    }
+
+    /// Refuses a statement that would end the transaction under us.
+    pub fn check_statement(sql: &str) -> Result<()> {
+        if dialect::controls_transaction(sql) {
+            return Err(Error::WorkState(
+                "the transaction is begun and ended for you: return from the callback to commit, raise to roll back"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn usable<'a>(
+        ended: bool,
+        action: &Action,
+        checkout: &'a mut Option<Checkout>,
+        plan: &Plan,
+    ) -> Result<&'a mut Conn> {
+        if ended || !matches!(action, Action::Run { .. }) {
+            return Err(Error::WorkState(
+                "this transaction has ended: use q only inside its callback".to_owned(),
+            ));
+        }
+        if let Some(session) = &plan.session {
+            session.check()?;
+        }
+        match checkout.as_mut().map(Checkout::conn) {
+            Some(conn) if !conn.broken => Ok(conn),
+            _ => Err(Error::ConnectionFailed(
+                "the connection broke earlier in this transaction".to_owned(),
+            )),
+        }
+    }
+
+    fn noted<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if let Err(error) = &outcome
+            && !matches!(error, Error::Value { .. } | Error::WorkState(_))
+        {
+            self.error = Some(error.clone());
+        }
+        outcome
+    }
+
+    /// Rolls back; a connection on which that fails is dropped, which rolls back too.
+    async fn roll_back_or_drop(&mut self) -> Result<()> {
+        let Some(checkout) = &mut self.checkout else {
+            return Ok(());
+        };
+        let conn = checkout.conn();
+        if conn.broken {
+            self.drop_connection();
+            return Ok(());
+        }
+        match conn.batch(dialect::ROLLBACK, Some(STEP_LIMIT)).await {
+            Ok(()) => {
+                conn.in_transaction = false;
+                Ok(())
+            }
+            Err(error) => {
+                self.drop_connection();
+                if matches!(error, Error::Interrupted) {
+                    Err(error)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn drop_connection(&mut self) {
+        if let Some(mut checkout) = self.checkout.take() {
+            checkout.conn().broken = true;
+        }
+    }
+
+    fn take_error(&mut self) -> Error {
+        self.error
+            .take()
+            .unwrap_or_else(|| Error::ConnectionFailed("the transaction failed".to_owned()))
+    }
+
+    /// Lets the retry machine say what comes next.
+    fn advance(&mut self, event: Event) {
+        self.action = self
+            .machine
+            .step(event, self.started.elapsed(), fastrand::f64())
+            .expect("the driver answers what the machine asked for");
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        self.checkout = None;
+        self.pass = None;
+        if let Some(session) = &self.plan.session {
+            session
+                .metrics()
+                .on_transaction_ended(outcome, self.started.elapsed());
+        }
+    }
+}
+
+/// Errors before the callback that another attempt would not change.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::SessionExpired(_)
+            | Error::LeaseLost(_)
+            | Error::Config(_)
+            | Error::PoolExhausted(_)
+            | Error::Interrupted
+            | Error::Value { .. }
+    )
+}
+
+async fn until_lost(session: Option<Arc<SessionState>>) -> Error {
+    match session {
+        Some(session) => session.until_lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A uuid parameter.
+#[must_use]
+pub fn uuid(id: Uuid) -> Param {
+    Param::Uuid(id.into_bytes())
+}

@@ -1,0 +1,226 @@
+//! After the callback: commit, restart or roll back, and find out what a lost commit came to.
+
+use std::time::Duration;
+
+use super::{Conclusion, Opening, Transaction, until_lost};
+use crate::dialect;
+use crate::drive::Drive;
+use crate::error::{Error, Result};
+use crate::metrics::Outcome;
+use crate::pool::{Checkout, STEP_LIMIT};
+use crate::retry::{Action, Event, Failure, Protocol, Verdict};
+use crate::settle;
+use crate::sqlstate;
+
+impl Transaction {
+    /// Tells how the callback ended, and brings the transaction to its end or to another attempt.
+    ///
+    /// `raised` is `None` when it returned; `Some(failure)` when it raised, with the failure of the database error in
+    /// the exception's chain, if there is one.
+    pub async fn conclude(&mut self, raised: Option<Option<Failure>>) -> Result<Conclusion> {
+        if !self.running() {
+            return Err(Error::WorkState("this transaction has ended".to_owned()));
+        }
+        let outcome = self.step_until_settled(raised).await;
+        match &outcome {
+            Ok(Conclusion::Again) => {
+                self.tell_gate(true);
+                self.pass = None;
+            }
+            Ok(Conclusion::Committed) => {
+                self.tell_gate(false);
+                self.end(Outcome::Committed);
+            }
+            Ok(Conclusion::Raise) => self.end(Outcome::Failed),
+            Err(Error::AmbiguousCommit { .. } | Error::InterruptedCommit { committed: None }) => {
+                self.end(Outcome::Unknown)
+            }
+            Err(Error::InterruptedCommit {
+                committed: Some(true),
+            }) => self.end(Outcome::Committed),
+            Err(_) => self.end(Outcome::Failed),
+        }
+        outcome
+    }
+
+    async fn step_until_settled(&mut self, raised: Option<Option<Failure>>) -> Result<Conclusion> {
+        let event = match raised {
+            Some(failure) => Event::Raised(self.effective(failure)),
+            None => match self.checkout.as_mut().map(Checkout::conn) {
+                Some(conn) if !conn.broken => Event::Returned,
+                // The callback swallowed the error that broke the connection.
+                _ => Event::ReturnedAfter(
+                    self.error
+                        .as_ref()
+                        .map_or(Failure::Disconnected, Error::failure),
+                ),
+            },
+        };
+        self.advance(event);
+        loop {
+            let event = match self.action {
+                Action::Commit => self.commit().await?,
+                Action::Rollback => {
+                    self.roll_back_or_drop().await?;
+                    Event::RolledBack
+                }
+                Action::Restart => match self.restart().await {
+                    Ok(()) => Event::Restarted,
+                    Err(error) => {
+                        let cause = Box::new(self.take_error());
+                        self.error = Some(Error::TransactionRestart {
+                            cause,
+                            restart: Box::new(error),
+                        });
+                        Event::RestartFailed
+                    }
+                },
+                Action::Settle => self.settle().await?,
+                Action::Finish(verdict) => return self.finished(verdict),
+                // The rest is begin()'s.
+                Action::Begin { .. } | Action::Sleep(_) | Action::Run { .. } => {
+                    return Ok(Conclusion::Again);
+                }
+            };
+            self.advance(event);
+        }
+    }
+
+    /// A broken connection ends an attempt whatever else the callback made of it.
+    fn effective(&mut self, raised: Option<Failure>) -> Option<Failure> {
+        let broken = self
+            .checkout
+            .as_mut()
+            .is_none_or(|checkout| checkout.conn().broken);
+        match raised {
+            Some(Failure::Retryable) if broken => Some(Failure::Disconnected),
+            other => other,
+        }
+    }
+
+    async fn commit(&mut self) -> Result<Event> {
+        // Trust that has ended forbids even to try. The row lock would refuse too, but only once asked.
+        if let Some(session) = &self.plan.session
+            && let Err(error) = session.check()
+        {
+            self.roll_back_or_drop().await?;
+            return Err(error);
+        }
+        let session = self.plan.session.clone();
+        let drive = self.pool.drive().clone();
+        let conn = self.checkout.as_mut().expect("open").conn();
+        let dialect = conn.server().dialect;
+        conn.take_doubtful_commit();
+        let limit = if session.is_some() {
+            None
+        } else {
+            Some(STEP_LIMIT)
+        };
+        let outcome = conn
+            .batch_unless(dialect.commit(), until_lost(session), limit)
+            .await;
+        match outcome {
+            Ok(()) if conn.take_doubtful_commit() => {
+                let message = "the wait for a synchronous standby was cancelled: the commit is durable here only";
+                self.error = Some(self.ambiguous(message));
+                self.drop_connection();
+                Ok(Event::CommitFailed(Failure::Ambiguous))
+            }
+            Ok(()) => {
+                if let Some(after) = dialect.after_commit() {
+                    conn.broken |= conn.batch(after, Some(STEP_LIMIT)).await.is_err();
+                }
+                conn.in_transaction = false;
+                Ok(Event::Committed)
+            }
+            Err(Error::Interrupted) => {
+                let committed = self.look_up_interrupted(&drive).await;
+                Err(Error::InterruptedCommit { committed })
+            }
+            // The server refused to go on with what a swallowed error had aborted.
+            Err(error) if error.sqlstate() == Some(sqlstate::IN_FAILED_SQL_TRANSACTION) => {
+                let failure = self.error.get_or_insert(error).failure();
+                Ok(Event::CommitFailed(match failure {
+                    Failure::Retryable => Failure::Retryable,
+                    _ => Failure::Permanent,
+                }))
+            }
+            Err(error) => {
+                let failure = match (&error, error.failure()) {
+                    // The session was lost while we waited for the answer.
+                    (Error::SessionExpired(_), _) => Failure::Ambiguous,
+                    // A FATAL after COMMIT was sent may have come before or after it took effect.
+                    (_, failure) => failure,
+                };
+                self.error = Some(match failure {
+                    Failure::Disconnected | Failure::Ambiguous => {
+                        self.ambiguous(&error.to_string())
+                    }
+                    _ if dialect.protocol() == Protocol::Savepoint
+                        && failure != Failure::Retryable =>
+                    {
+                        self.ambiguous(&error.to_string())
+                    }
+                    _ => error,
+                });
+                Ok(Event::CommitFailed(failure))
+            }
+        }
+    }
+
+    /// After Ctrl-C in COMMIT: a short look whether it took effect, so that the exception can say so.
+    async fn look_up_interrupted(&mut self, drive: &Drive) -> Option<bool> {
+        self.drop_connection();
+        let limit = Duration::from_millis(100);
+        let quick = settle::quick_outcome(self.pool.config(), drive, &self.id, limit);
+        quick.await
+    }
+
+    fn ambiguous(&self, cause: &str) -> Error {
+        Error::AmbiguousCommit {
+            message: format!(
+                "COMMIT was sent and its outcome is not known ({cause}); resolve() asks the server"
+            ),
+            transaction: self.id.clone(),
+        }
+    }
+
+    async fn settle(&mut self) -> Result<Event> {
+        self.drop_connection();
+        let lease = match &self.plan.opening {
+            Opening::End { lease, .. } => Some((lease, false)),
+            _ => self.claimed.as_ref().map(|claimed| (claimed, true)),
+        };
+        // A lease is only worth settling for while it can be trusted; a little longer lets the server recover.
+        let trusted = self
+            .plan
+            .session
+            .as_ref()
+            .map_or(STEP_LIMIT, |session| session.trusted_for());
+        let limit = trusted.max(Duration::from_secs(2));
+        Ok(
+            match settle::outcome(&self.pool, &self.id, lease, limit).await? {
+                Some(true) => Event::SettledCommitted,
+                Some(false) => Event::SettledAborted,
+                None => Event::Unsettled,
+            },
+        )
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        let conn = self.checkout.as_mut().expect("open").conn();
+        conn.batch(dialect::RESTART, Some(STEP_LIMIT)).await
+    }
+
+    fn finished(&mut self, verdict: Verdict) -> Result<Conclusion> {
+        match verdict {
+            Verdict::Committed => Ok(Conclusion::Committed),
+            Verdict::Raise => Ok(Conclusion::Raise),
+            Verdict::Exhausted { attempts } => Err(Error::RetriesExhausted {
+                attempts,
+                last: Box::new(self.take_error()),
+            }),
+            Verdict::Fail | Verdict::Ambiguous | Verdict::RestartFailed => Err(self.take_error()),
+        }
+    }
+}

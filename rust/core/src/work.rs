@@ -1,0 +1,399 @@
+//! Work: a lease on a machine for a process, from claim to end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use crate::backoff::{Backoff, Previous, no_backoff};
+use crate::error::{DatabaseError, Error, Result};
+use crate::metrics::WorkResult;
+use crate::queries;
+use crate::session::SessionState;
+use crate::settle::Claimed;
+use crate::sqlstate;
+use crate::transaction::{Opening, Transaction, uuid};
+use crate::value::Param;
+
+/// The longest process name, in bytes.
+pub const LONGEST_PROCESS: usize = 128;
+/// The longest cause kept, in bytes; a longer one is cut and marked.
+pub const LONGEST_CAUSE: usize = 8 * 1024;
+/// What marks a cause that was cut.
+pub const CUT_MARK: &str = " … [cut]";
+
+/// Where work stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkState {
+    /// The lease is held, as far as is known.
+    Active,
+    /// An end is on its way.
+    Ending,
+    /// Ended by finish.
+    Finished,
+    /// Ended by fail.
+    Failed,
+    /// Ended by cancel.
+    Canceled,
+    /// The lease is gone without its holder's doing.
+    Lost,
+}
+
+impl WorkState {
+    /// For people and for Python.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            WorkState::Active => "active",
+            WorkState::Ending => "ending",
+            WorkState::Finished => "finished",
+            WorkState::Failed => "failed",
+            WorkState::Canceled => "canceled",
+            WorkState::Lost => "lost",
+        }
+    }
+}
+
+/// How work is to end.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// Done; the backoff is forgiven.
+    Finish,
+    /// Not done; not again for so many seconds.
+    Fail {
+        /// For people; already checked.
+        cause: String,
+        /// How long to leave the machine alone, in seconds.
+        wait: i64,
+        /// The period that the next one grows from: the wait before jitter, in seconds.
+        period: i64,
+    },
+    /// Given back, as if it had not begun.
+    Cancel,
+}
+
+impl Ending {
+    fn state(&self) -> WorkState {
+        match self {
+            Ending::Finish => WorkState::Finished,
+            Ending::Fail { .. } => WorkState::Failed,
+            Ending::Cancel => WorkState::Canceled,
+        }
+    }
+
+    fn result(&self) -> WorkResult {
+        match self {
+            Ending::Finish => WorkResult::Finished,
+            Ending::Fail { .. } => WorkResult::Failed,
+            Ending::Cancel => WorkResult::Canceled,
+        }
+    }
+}
+
+/// Checks a process name: not empty, at most 128 bytes, no NUL.
+pub fn check_process(process: &str) -> Result<()> {
+    let problem = if process.is_empty() {
+        "is empty".to_owned()
+    } else if process.len() > LONGEST_PROCESS {
+        format!(
+            "has {} bytes, and {LONGEST_PROCESS} is the most",
+            process.len()
+        )
+    } else if process.contains('\0') {
+        "contains a NUL character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Value {
+        message: format!("the process name {problem}"),
+        out_of_range: true,
+    })
+}
+
+/// Checks a cause, and cuts it to what is kept.
+pub fn checked_cause(cause: &str) -> Result<String> {
+    if cause.contains('\0') {
+        return Err(Error::Value {
+            message:
+                "the cause contains a NUL character, which PostgreSQL cannot store: replace it"
+                    .to_owned(),
+            out_of_range: true,
+        });
+    }
+    if cause.len() <= LONGEST_CAUSE {
+        return Ok(cause.to_owned());
+    }
+    let kept = cause.floor_char_boundary(LONGEST_CAUSE - CUT_MARK.len());
+    Ok(format!("{}{CUT_MARK}", &cause[..kept]))
+}
+
+/// A lease that was claimed.
+pub struct WorkLease {
+    session: Arc<SessionState>,
+    claimed: Claimed,
+    previous_seconds: Option<i64>,
+    state: Mutex<WorkState>,
+}
+
+/// What a claim came to.
+pub enum Claim {
+    /// This machine is leased, once the transaction commits.
+    Leased(Arc<WorkLease>),
+    /// All machines offered are taken.
+    Conflict,
+}
+
+/// Leases the first of `machines` that nobody holds under `process`, inside the transaction.
+pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Result<Claim> {
+    let session = tx
+        .session()
+        .cloned()
+        .ok_or_else(|| Error::WorkState("a claim needs a session".to_owned()))?;
+    let offered = Param::Array(machines.iter().copied().map(uuid).collect());
+    let params = [
+        offered.clone(),
+        Param::Text(process.to_owned()),
+        uuid(session.id()),
+        Param::Text(session.component().to_owned()),
+    ];
+    let rows = tx.query(queries::WORK_CLAIM.sql, &params).await?;
+    let Some(row) = rows.first() else {
+        return match tx
+            .query(queries::WORK_UNKNOWN.sql, &[offered])
+            .await?
+            .first()
+        {
+            Some(unknown) => Err(unknown_machine(unknown.get(0))),
+            None => Ok(Claim::Conflict),
+        };
+    };
+    let claimed = Claimed {
+        machine: row.get("machine_id"),
+        process: process.to_owned(),
+        session: session.id(),
+        token: row.get("token"),
+    };
+    tx.note_claim(Some(claimed.clone()));
+    Ok(Claim::Leased(Arc::new(WorkLease {
+        session,
+        claimed,
+        previous_seconds: row.get("last_interval_seconds"),
+        state: Mutex::new(WorkState::Active),
+    })))
+}
+
+fn unknown_machine(machine: Uuid) -> Error {
+    Error::Database(Box::new(DatabaseError {
+        sqlstate: sqlstate::FOREIGN_KEY_VIOLATION.to_owned(),
+        fatal: false,
+        message: format!(
+            "retrieve returned {machine}, which is not in machines: return ids of existing machines"
+        ),
+        detail: None,
+        hint: None,
+        constraint: Some("work_machine_fkey".to_owned()),
+        table: Some("work".to_owned()),
+    }))
+}
+
+impl WorkLease {
+    /// The machine leased.
+    #[must_use]
+    pub fn machine(&self) -> Uuid {
+        self.claimed.machine
+    }
+
+    /// The process it is leased for.
+    #[must_use]
+    pub fn process(&self) -> &str {
+        &self.claimed.process
+    }
+
+    /// Rises with each lease of this machine and process.
+    #[must_use]
+    pub fn token(&self) -> i64 {
+        self.claimed.token
+    }
+
+    /// The session that holds it.
+    #[must_use]
+    pub fn session(&self) -> &Arc<SessionState> {
+        &self.session
+    }
+
+    /// The last backoff's period in seconds, if the work has failed since it was last finished.
+    #[must_use]
+    pub fn previous_seconds(&self) -> Option<i64> {
+        self.previous_seconds
+    }
+
+    /// Where it stands. A lease whose session is lost is lost.
+    #[must_use]
+    pub fn state(&self) -> WorkState {
+        let state = *self.lock();
+        if state == WorkState::Active && self.session.loss().is_some() {
+            WorkState::Lost
+        } else {
+            state
+        }
+    }
+
+    /// To be called once the claim is committed.
+    pub fn begun(&self) {
+        self.session.metrics().on_work_started(self.process());
+    }
+
+    /// The wait and the period of a backoff that begins now, in seconds. Without a backoff the previous period stays.
+    #[must_use]
+    pub fn backoff_seconds(&self, backoff: Option<&Backoff>, random: f64) -> (i64, i64) {
+        let previous = self.previous_seconds.map(Previous::from_whole_seconds);
+        match backoff {
+            Some(backoff) => {
+                let period = backoff.next(previous);
+                (backoff.jittered(period, random), period)
+            }
+            None => {
+                let period = no_backoff(previous);
+                (period, period)
+            }
+        }
+    }
+
+    /// Begins an end: checks that the work can still be ended, and says how to open the transaction that does it.
+    pub fn end(self: &Arc<Self>, ending: Ending) -> Result<(Opening, End)> {
+        self.session.check().inspect_err(|_| self.lost())?;
+        let mut state = self.lock();
+        match *state {
+            WorkState::Active => {}
+            WorkState::Ending => {
+                return Err(Error::WorkState(
+                    "this work is being ended already".to_owned(),
+                ));
+            }
+            WorkState::Lost => {
+                return Err(Error::LeaseLost(format!(
+                    "the lease of {} is lost",
+                    self.machine()
+                )));
+            }
+            ended => {
+                return Err(Error::WorkState(format!(
+                    "this work has {} already: it ends once",
+                    ended.name()
+                )));
+            }
+        }
+        let mut params = vec![
+            uuid(self.claimed.machine),
+            Param::Text(self.claimed.process.clone()),
+            uuid(self.claimed.session),
+            Param::Int(self.claimed.token),
+            Param::Text(self.session.component().to_owned()),
+        ];
+        let query = match &ending {
+            Ending::Finish => &queries::WORK_FINISH,
+            Ending::Cancel => &queries::WORK_CANCEL,
+            Ending::Fail {
+                cause,
+                wait,
+                period,
+            } => {
+                params.push(Param::Text(cause.clone()));
+                params.push(Param::Int(*wait));
+                params.push(Param::Int(*period));
+                &queries::WORK_FAIL
+            }
+        };
+        *state = WorkState::Ending;
+        drop(state);
+        let opening = Opening::End {
+            query,
+            params,
+            lease: self.claimed.clone(),
+        };
+        Ok((
+            opening,
+            End {
+                work: self.clone(),
+                ending,
+                settled: false,
+            },
+        ))
+    }
+
+    fn lost(&self) {
+        let mut state = self.lock();
+        if matches!(*state, WorkState::Active | WorkState::Ending) {
+            *state = WorkState::Lost;
+            self.session.metrics().on_work_lost();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, WorkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An end on its way. Dropped before its outcome is told, the work is active again: the end may be tried again.
+pub struct End {
+    work: Arc<WorkLease>,
+    ending: Ending,
+    settled: bool,
+}
+
+impl End {
+    /// It is committed.
+    pub fn done(&mut self) {
+        self.settled = true;
+        *self.work.lock() = self.ending.state();
+        self.work
+            .session
+            .metrics()
+            .on_work_finished(self.work.process(), self.ending.result());
+    }
+
+    /// It is not. After a loss there is nothing left to end; after anything else it may be tried again.
+    pub fn failed(&mut self, error: &Error) {
+        self.settled = true;
+        if matches!(error, Error::LeaseLost(_) | Error::SessionExpired(_)) {
+            self.work.lost();
+        } else {
+            *self.work.lock() = WorkState::Active;
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !self.settled {
+            *self.work.lock() = WorkState::Active;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_cause_is_cut_between_characters_and_marked() {
+        let cut = checked_cause(&"é".repeat(LONGEST_CAUSE)).unwrap();
+        assert!(cut.len() <= LONGEST_CAUSE);
+        assert!(cut.ends_with(CUT_MARK));
+        assert!(cut.starts_with('é'));
+    }
+
+    #[test]
+    fn a_short_cause_is_kept_whole() {
+        assert_eq!(checked_cause("no answer").unwrap(), "no answer");
+        assert!(checked_cause("a\0b").is_err());
+    }
+
+    #[test]
+    fn process_names_have_limits() {
+        assert!(check_process("ShepherdAgentStart").is_ok());
+        assert!(check_process(&"x".repeat(LONGEST_PROCESS)).is_ok());
+        for bad in ["", "a\0b", &"x".repeat(LONGEST_PROCESS + 1)] {
+            assert!(check_process(bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! `bmdb._core.Connection`: opening, the schema, sessions, collection, closing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmdb_core::config::Config;
+use bmdb_core::connection::{Connection as Core, Settings};
+use bmdb_core::dialect::Isolation;
+use bmdb_core::drive::Drive;
+use bmdb_core::error::{Error, Result, TransactionId};
+use bmdb_core::events::Level;
+use bmdb_core::value::Value;
+use bmdb_core::{migrate, reflect};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use uuid::Uuid;
+
+use crate::drive;
+use crate::error::to_python;
+use crate::metrics;
+use crate::session::Session;
+use crate::transaction::{Kind, Transaction};
+use crate::value::value_to_python;
+use crate::work::{Work, ending, machine_ids};
+
+/// The core of a `Connection` or an `AsyncConnection`.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Connection {
+    core: Arc<Core>,
+    throwaway: bool,
+}
+
+/// What `connect` was given besides the server's address.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Given {
+    component: String,
+    runtime_info: String,
+    pool_size: usize,
+    isolation: String,
+    max_retries: u32,
+    throwaway: bool,
+}
+
+/// A tag: its name, its table, and its fields with their types.
+type Tag = (String, String, Vec<(String, String)>);
+
+struct Opening {
+    settings: Settings,
+    throwaway: bool,
+}
+
+impl Opening {
+    async fn run(self) -> Result<Connection> {
+        let core = Arc::new(Core::open(self.settings).await?);
+        Ok(Connection {
+            core,
+            throwaway: self.throwaway,
+        })
+    }
+}
+
+fn limit(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds.max(0.0))
+        .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
+}
+
+fn isolation(name: &str) -> Result<Isolation> {
+    Isolation::parse(name).ok_or_else(|| {
+        Error::Config(format!(
+            "isolation must be 'serializable', 'repeatable read' or 'read committed', not {name:?}"
+        ))
+    })
+}
+
+pub(crate) fn optional_isolation(
+    py: Python<'_>,
+    name: Option<&str>,
+) -> PyResult<Option<Isolation>> {
+    name.map(isolation)
+        .transpose()
+        .map_err(|error| to_python(py, error))
+}
+
+fn collected(outcome: bmdb_core::collect::Collected) -> (u64, u64) {
+    (outcome.sessions, outcome.leases)
+}
+
+fn into_object<T>(py: Python<'_>, value: T) -> PyResult<Py<PyAny>>
+where
+    T: for<'py> IntoPyObject<'py>,
+{
+    value.into_py_any(py)
+}
+
+#[pymethods]
+impl Connection {
+    /// Connects once, to find out whether that works. `pairs`: libpq keywords and values.
+    #[staticmethod]
+    fn open(py: Python<'_>, pairs: Vec<(String, String)>, settings: Given) -> PyResult<Connection> {
+        let opening = prepare(py, pairs, drive::caller(), settings)?;
+        drive::run(py, opening.run())
+    }
+
+    /// The same for asyncio.
+    #[staticmethod]
+    fn open_async<'py>(
+        py: Python<'py>,
+        pairs: Vec<(String, String)>,
+        settings: Given,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opening = prepare(py, pairs, Drive::Runtime, settings)?;
+        drive::spawn(py, opening.run(), |py, connection| {
+            Ok(Py::new(py, connection)?.into_any())
+        })
+    }
+
+    /// The schema's version; 0 when there is none.
+    fn schema_version(&self, py: Python<'_>) -> PyResult<i64> {
+        drive::run(py, migrate::version(self.core.pool()))
+    }
+
+    fn schema_version_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        drive::spawn(
+            py,
+            async move { migrate::version(core.pool()).await },
+            into_object,
+        )
+    }
+
+    /// Migrates to `to`, the latest version when None.
+    fn migrate(&self, py: Python<'_>, to: Option<i64>) -> PyResult<i64> {
+        drive::run(py, migrate::migrate(self.core.pool(), to, self.throwaway))
+    }
+
+    fn migrate_async<'py>(&self, py: Python<'py>, to: Option<i64>) -> PyResult<Bound<'py, PyAny>> {
+        let (core, throwaway) = (self.core.clone(), self.throwaway);
+        drive::spawn(
+            py,
+            async move { migrate::migrate(core.pool(), to, throwaway).await },
+            into_object,
+        )
+    }
+
+    /// Raises MigrationError for a schema that this library is too old for.
+    fn check_schema_version(&self, py: Python<'_>, version: i64) -> PyResult<()> {
+        migrate::check_not_too_new(version).map_err(|error| to_python(py, error))
+    }
+
+    /// Starts a session.
+    fn start_session(&self, py: Python<'_>, interval: f64, processor: &str) -> PyResult<Session> {
+        drive::run(py, self.core.start_session(interval, processor)).map(Session::new)
+    }
+
+    fn start_session_async<'py>(
+        &self,
+        py: Python<'py>,
+        interval: f64,
+        processor: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let start = async move { core.start_session(interval, &processor).await };
+        drive::spawn(py, start, |py, session| {
+            Ok(Py::new(py, Session::new(session))?.into_any())
+        })
+    }
+
+    /// Releases a session's leases and removes its row.
+    fn end_session(&self, py: Python<'_>, session: &Session) -> PyResult<()> {
+        drive::run(py, self.core.end_session(session.state()))
+    }
+
+    fn end_session_async<'py>(
+        &self,
+        py: Python<'py>,
+        session: &Session,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, state) = (self.core.clone(), session.state().clone());
+        drive::spawn(
+            py,
+            async move { core.end_session(&state).await },
+            |py, ()| Ok(py.None()),
+        )
+    }
+
+    /// A transaction fenced by `session`.
+    #[pyo3(signature = (session, isolation=None, max_retries=None))]
+    fn transaction(
+        &self,
+        py: Python<'_>,
+        session: &Session,
+        isolation: Option<&str>,
+        max_retries: Option<u32>,
+    ) -> PyResult<Transaction> {
+        let plan = self.core.plan(
+            session.state(),
+            optional_isolation(py, isolation)?,
+            max_retries,
+        );
+        Ok(Transaction::new(&self.core, plan, Kind::Plain))
+    }
+
+    /// A transaction fenced by `session` in which a machine may be claimed for `process`. Raises ValueError for a
+    /// process name that is empty, longer than 128 bytes or holds a NUL.
+    #[pyo3(signature = (session, process, isolation=None, max_retries=None))]
+    fn claiming(
+        &self,
+        py: Python<'_>,
+        session: &Session,
+        process: &str,
+        isolation: Option<&str>,
+        max_retries: Option<u32>,
+    ) -> PyResult<Transaction> {
+        bmdb_core::work::check_process(process).map_err(|error| to_python(py, error))?;
+        let mut plan = self.core.plan(
+            session.state(),
+            optional_isolation(py, isolation)?,
+            max_retries,
+        );
+        plan.isolation = plan.isolation.at_least_one_snapshot();
+        plan.settles = true;
+        plan.gate = Some(self.core.gate(process));
+        Ok(Transaction::new(&self.core, plan, Kind::Claim(None)))
+    }
+
+    /// A transaction that ends `work`: `kind` is "finish", "fail" (with a cause, and a Backoff or None) or "cancel".
+    /// Without a callback of the user's it runs at READ COMMITTED.
+    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn ending(
+        &self,
+        py: Python<'_>,
+        work: &Work,
+        kind: &str,
+        callback: bool,
+        cause: Option<&str>,
+        backoff: Option<&crate::backoff::Backoff>,
+        isolation: Option<&str>,
+        max_retries: Option<u32>,
+    ) -> PyResult<Transaction> {
+        let chosen = optional_isolation(py, isolation)?;
+        let (opening, end) = ending(py, work, kind, cause, backoff)?;
+        let isolation = if callback {
+            chosen
+        } else {
+            Some(Isolation::ReadCommitted)
+        };
+        let mut plan = self
+            .core
+            .plan(work.lease().session(), isolation, max_retries);
+        plan.opening = opening;
+        plan.settles = true;
+        Ok(Transaction::new(&self.core, plan, Kind::End(end)))
+    }
+
+    /// A transaction that no session fences, for reading.
+    fn unfenced(&self) -> Transaction {
+        Transaction::new(&self.core, bmdb_core::collect::own_plan(), Kind::Plain)
+    }
+
+    /// Collects: returns the numbers of sessions and leases removed.
+    fn collect(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        drive::run(py, self.core.collect()).map(collected)
+    }
+
+    fn collect_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        drive::spawn(
+            py,
+            async move { core.collect().await.map(collected) },
+            into_object,
+        )
+    }
+
+    /// Collects unless that was done here within the last second.
+    fn collect_if_due(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        drive::run(py, self.core.collect_if_due()).map(collected)
+    }
+
+    fn collect_if_due_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        drive::spawn(
+            py,
+            async move { core.collect_if_due().await.map(collected) },
+            into_object,
+        )
+    }
+
+    /// True committed, False aborted, None when that cannot be told within `timeout` seconds.
+    #[pyo3(signature = (xid, timeline, timeout))]
+    fn transaction_outcome(
+        &self,
+        py: Python<'_>,
+        xid: Option<u64>,
+        timeline: Option<u32>,
+        timeout: f64,
+    ) -> PyResult<Option<bool>> {
+        let id = TransactionId { xid, timeline };
+        drive::run(py, self.core.transaction_outcome(&id, limit(timeout)?))
+    }
+
+    #[pyo3(signature = (xid, timeline, timeout))]
+    fn transaction_outcome_async<'py>(
+        &self,
+        py: Python<'py>,
+        xid: Option<u64>,
+        timeline: Option<u32>,
+        timeout: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, id, limit) = (
+            self.core.clone(),
+            TransactionId { xid, timeline },
+            limit(timeout)?,
+        );
+        drive::spawn(
+            py,
+            async move { core.transaction_outcome(&id, limit).await },
+            into_object,
+        )
+    }
+
+    /// The tags in the database: (name, table, [(field, type), …]).
+    fn tags(&self, py: Python<'_>) -> PyResult<Vec<Tag>> {
+        let tags = drive::run(py, reflect::tags(self.core.pool()))?;
+        Ok(tags
+            .into_iter()
+            .map(|tag| (tag.name, tag.table, tag.fields))
+            .collect())
+    }
+
+    fn tags_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let tags = async move {
+            let tags = reflect::tags(core.pool()).await?;
+            Ok(tags
+                .into_iter()
+                .map(|tag| (tag.name, tag.table, tag.fields))
+                .collect::<Vec<_>>())
+        };
+        drive::spawn(py, tags, into_object)
+    }
+
+    /// Which of these machines has which tag: [(machine, tag), …].
+    fn tags_of(&self, py: Python<'_>, machines: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let machines = tagged_machines(machines)?;
+        let held = drive::run(py, reflect::tags_of(self.core.pool(), &machines))?;
+        held_to_python(py, held)
+    }
+
+    fn tags_of_async<'py>(
+        &self,
+        py: Python<'py>,
+        machines: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, machines) = (self.core.clone(), tagged_machines(machines)?);
+        drive::spawn(
+            py,
+            async move { reflect::tags_of(core.pool(), &machines).await },
+            held_to_python,
+        )
+    }
+
+    /// Counters, gauges and histograms as they stand; see `bmdb.metrics`.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        metrics::to_python(py, self.core.metrics())
+    }
+
+    /// Waits up to `timeout` seconds for events: [(level, source, session, lost, message), …]. None once closed.
+    fn drain_events<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: f64,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let (events, limit) = (self.core.events().clone(), limit(timeout)?);
+        let Some(drained) = py.detach(|| events.drain(limit)) else {
+            return Ok(None);
+        };
+        let list = PyList::empty(py);
+        for event in drained {
+            let level = match event.level {
+                Level::Debug => 10,
+                Level::Info => 20,
+                Level::Warning => 30,
+                Level::Error => 40,
+            };
+            let session = event.session.map(|id| id.to_string());
+            list.append((level, event.source, session, event.lost, event.message))?;
+        }
+        Ok(Some(list))
+    }
+
+    /// Lets the clock that trust is measured on jump ahead, as waking from a suspension does. For tests.
+    fn skip_clock(&self, seconds: f64) -> PyResult<()> {
+        self.core.clock().skip(limit(seconds)?);
+        Ok(())
+    }
+
+    /// The server's banner.
+    #[getter]
+    fn banner(&self) -> Option<String> {
+        self.core.pool().banner().map(str::to_owned)
+    }
+
+    #[getter]
+    fn throwaway(&self) -> bool {
+        self.throwaway
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.core.closed()
+    }
+
+    /// Ends all sessions and closes all connections.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| bmdb_core::drive::complete(self.core.close()));
+    }
+
+    /// Closes, but takes no longer than `seconds`: for interpreter exit.
+    fn close_within(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
+        let (core, limit) = (self.core.clone(), limit(seconds)?);
+        py.detach(|| core.close_within(limit));
+        Ok(())
+    }
+
+    fn close_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let close = async move {
+            core.close().await;
+            Ok(())
+        };
+        drive::spawn(py, close, |py, ()| Ok(py.None()))
+    }
+}
+
+fn prepare(
+    py: Python<'_>,
+    pairs: Vec<(String, String)>,
+    drive: Drive,
+    given: Given,
+) -> PyResult<Opening> {
+    let settings = || -> Result<Settings> {
+        Ok(Settings {
+            config: Config::from_pairs(pairs)?,
+            drive,
+            component: given.component,
+            runtime_info: given.runtime_info,
+            pool_size: given.pool_size,
+            isolation: isolation(&given.isolation)?,
+            max_retries: given.max_retries,
+        })
+    };
+    let settings = settings().map_err(|error| to_python(py, error))?;
+    Ok(Opening {
+        settings,
+        throwaway: given.throwaway,
+    })
+}
+
+fn tagged_machines(machines: &Bound<'_, PyAny>) -> PyResult<Vec<Uuid>> {
+    machine_ids(machines).map_err(|_| PyTypeError::new_err("machines must be machine ids (UUIDs)"))
+}
+
+fn held_to_python(py: Python<'_>, held: Vec<(Uuid, String)>) -> PyResult<Py<PyAny>> {
+    held.into_iter()
+        .map(|(machine, tag)| Ok((value_to_python(py, Value::Uuid(machine.into_bytes()))?, tag)))
+        .collect::<PyResult<Vec<_>>>()?
+        .into_py_any(py)
+}

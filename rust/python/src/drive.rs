@@ -1,0 +1,188 @@
+//! Letting the core's futures run: on the calling thread without the GIL, or on a shared runtime for asyncio.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bmdb_core::drive::{Drive, Interrupt, complete, on_main_thread};
+use bmdb_core::error::Result;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::to_python;
+
+/// How often a waiting main thread looks for signals.
+const TICK: Duration = Duration::from_millis(50);
+
+thread_local! {
+    static INTERRUPT: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
+
+/// What the signal handler raised on this thread.
+pub(crate) fn take_interrupt() -> Option<PyErr> {
+    INTERRUPT.with_borrow_mut(Option::take)
+}
+
+struct Signals;
+
+impl Interrupt for Signals {
+    fn tick(&self) -> Option<Duration> {
+        on_main_thread().then_some(TICK)
+    }
+
+    fn interrupted(&self) -> bool {
+        match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(error) => {
+                INTERRUPT.set(Some(error));
+                true
+            }
+        }
+    }
+}
+
+/// The drive of sync calls.
+pub(crate) fn caller() -> Drive {
+    Drive::Caller(Arc::new(Signals))
+}
+
+/// Runs a future of a caller-driven connection to its end, without the GIL.
+pub(crate) fn run<T, F>(py: Python<'_>, future: F) -> PyResult<T>
+where
+    F: Future<Output = Result<T>> + Send,
+    T: Send,
+{
+    py.detach(|| complete(future))
+        .map_err(|error| to_python(py, error))
+}
+
+/// A runtime belongs to the process that made it: a forked child makes its own.
+static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+
+fn runtime() -> PyResult<Handle> {
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = std::process::id();
+    if let Some((owner, runtime)) = runtime.as_ref()
+        && *owner == here
+    {
+        return Ok(runtime.handle().clone());
+    }
+    // The parent's threads do not exist here; its runtime cannot even be dropped.
+    if let Some(inherited) = runtime.take() {
+        std::mem::forget(inherited);
+    }
+    let made = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("bmdb-io")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            PyRuntimeError::new_err(format!("cannot start bmdb's I/O thread: {error}"))
+        })?;
+    let handle = made.handle().clone();
+    *runtime = Some((here, made));
+    Ok(handle)
+}
+
+type Completion = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Completions are told by a thread of their own, so that waiting for the GIL never stops the I/O.
+static COMPLETIONS: Mutex<Option<(u32, Sender<Completion>)>> = Mutex::new(None);
+
+fn completions() -> PyResult<Sender<Completion>> {
+    let mut completions = COMPLETIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = std::process::id();
+    if let Some((owner, sender)) = completions.as_ref()
+        && *owner == here
+    {
+        return Ok(sender.clone());
+    }
+    let (sender, receiver) = channel::<Completion>();
+    std::thread::Builder::new()
+        .name("bmdb-completions".to_owned())
+        .spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let told = Python::try_attach(|py| {
+                    first(py);
+                    while let Ok(next) = receiver.try_recv() {
+                        next(py);
+                    }
+                });
+                if told.is_none() {
+                    // The interpreter is going away; nobody waits any more.
+                    return;
+                }
+            }
+        })
+        .map_err(|error| {
+            PyRuntimeError::new_err(format!("cannot start bmdb's completion thread: {error}"))
+        })?;
+    *completions = Some((here, sender.clone()));
+    Ok(sender)
+}
+
+/// Starts a future on the shared runtime and returns an asyncio future for its outcome.
+///
+/// `convert` runs with the GIL once the outcome is there. Cancelling the asyncio future does not stop the work: what
+/// was begun comes to its own end, so that a connection is never left in the middle of an answer.
+pub(crate) fn spawn<'py, T, F, C>(
+    py: Python<'py>,
+    future: F,
+    convert: C,
+) -> PyResult<Bound<'py, PyAny>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+    C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+{
+    static GET_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let event_loop = GET_LOOP
+        .import(py, "asyncio", "get_running_loop")?
+        .call0()?;
+    let waiting = event_loop.call_method0(intern!(py, "create_future"))?;
+    let (event_loop, promise) = (event_loop.unbind(), waiting.clone().unbind());
+    let completions = completions()?;
+    runtime()?.spawn(async move {
+        let outcome = future.await;
+        let tell: Completion = Box::new(move |py| {
+            let outcome = outcome
+                .map_err(|error| to_python(py, error))
+                .and_then(|value| convert(py, value));
+            let (failed, value) = match outcome {
+                Ok(value) => (false, value),
+                Err(error) => (true, error.into_value(py).into_any()),
+            };
+            let Ok(settle) = pyo3::wrap_pyfunction!(settle, py) else {
+                return;
+            };
+            // A loop that was closed meanwhile has nobody left to tell.
+            drop(event_loop.call_method1(
+                py,
+                "call_soon_threadsafe",
+                (settle, promise, failed, value),
+            ));
+        });
+        drop(completions.send(tell));
+    });
+    Ok(waiting)
+}
+
+#[pyfunction]
+fn settle(promise: &Bound<'_, PyAny>, failed: bool, value: Bound<'_, PyAny>) -> PyResult<()> {
+    let py = promise.py();
+    if promise.call_method0(intern!(py, "done"))?.is_truthy()? {
+        return Ok(());
+    }
+    let method = if failed {
+        intern!(py, "set_exception")
+    } else {
+        intern!(py, "set_result")
+    };
+    promise.call_method1(method, (value,))?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The one place where the core's errors become Python's.
+
+use bmdb_core::error::Error;
+use bmdb_core::retry::Failure;
+use bmdb_core::sqlstate;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyModule, PyType};
+
+use crate::drive;
+
+static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
+    let errors = ERRORS.get_or_try_init(py, || py.import("bmdb.errors").map(Bound::unbind))?;
+    Ok(errors.bind(py).getattr(name)?.cast_into::<PyType>()?)
+}
+
+/// Makes the exception that tells of `error`.
+pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
+    build(py, error).unwrap_or_else(|failure| failure)
+}
+
+fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
+    let text = error.to_string();
+    let plain = |name: &str, text: String| -> PyResult<PyErr> {
+        Ok(PyErr::from_value(class(py, name)?.call1((text,))?))
+    };
+    Ok(match error {
+        Error::Value {
+            out_of_range: true, ..
+        } => PyValueError::new_err(text),
+        Error::Value { .. } => PyTypeError::new_err(text),
+        Error::Config(_) => plain("ConfigError", text)?,
+        Error::ConnectionFailed(_) | Error::PoolExhausted(_) | Error::TimedOut(_) => {
+            plain("ConnectionFailedError", text)?
+        }
+        Error::SessionExpired(_) => plain("SessionExpiredError", text)?,
+        Error::WorkConflict(_) => plain("WorkConflictError", text)?,
+        Error::WorkState(_) => plain("WorkStateError", text)?,
+        Error::LeaseLost(_) => plain("LeaseLostError", text)?,
+        Error::Migration(_) => plain("MigrationError", text)?,
+        Error::Database(db) => {
+            let keywords = [
+                ("constraint", db.constraint.clone()),
+                ("detail", db.detail.clone()),
+                ("hint", db.hint.clone()),
+                ("table", db.table.clone()),
+            ]
+            .into_py_dict(py)?;
+            let arguments = (db.message.clone(), db.sqlstate.clone());
+            PyErr::from_value(class(py, "DatabaseError")?.call(arguments, Some(&keywords))?)
+        }
+        Error::AmbiguousCommit { transaction, .. } => {
+            let arguments = (text, transaction.xid, transaction.timeline);
+            PyErr::from_value(class(py, "AmbiguousCommitError")?.call1(arguments)?)
+        }
+        Error::RetriesExhausted { attempts, last } => {
+            let exception =
+                PyErr::from_value(class(py, "RetriesExhaustedError")?.call1((text, attempts))?);
+            exception.set_cause(py, Some(build(py, *last)?));
+            exception
+        }
+        Error::TransactionRestart { cause, .. } => {
+            let exception = plain("TransactionRestartError", text)?;
+            exception.set_cause(py, Some(build(py, *cause)?));
+            exception
+        }
+        Error::Interrupted => {
+            drive::take_interrupt().unwrap_or_else(|| PyKeyboardInterrupt::new_err(()))
+        }
+        Error::InterruptedCommit { committed } => {
+            let exception =
+                drive::take_interrupt().unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+            let value = exception.value(py);
+            value.setattr(intern!(py, "committed"), committed)?;
+            let told = match committed {
+                Some(true) => "the transaction being committed is committed",
+                Some(false) => "the transaction being committed is rolled back",
+                None => "whether the transaction being committed is committed is not known",
+            };
+            value.call_method1(intern!(py, "add_note"), (told,))?;
+            exception
+        }
+    })
+}
+
+/// What the database error in an exception's chain of causes means for the transaction; `None` without one.
+///
+/// The chain is followed through `__cause__` and `__context__`, so an exception that wraps a retryable error counts as
+/// one. psycopg's errors count too: they carry a `sqlstate`.
+pub(crate) fn failure_in_chain(
+    py: Python<'_>,
+    exception: &Bound<'_, PyAny>,
+) -> PyResult<Option<Failure>> {
+    let broken = class(py, "ConnectionFailedError")?;
+    let mut pending = vec![exception.clone()];
+    let mut seen: Vec<*mut pyo3::ffi::PyObject> = Vec::new();
+    let mut found = None;
+    while let Some(link) = pending.pop() {
+        if link.is_none() || seen.contains(&link.as_ptr()) {
+            continue;
+        }
+        seen.push(link.as_ptr());
+        let failure = if link.is_instance(&broken)? {
+            Some(Failure::Disconnected)
+        } else if let Ok(code) = link
+            .getattr(intern!(py, "sqlstate"))
+            .and_then(|code| code.extract::<String>())
+        {
+            Some(sqlstate::classify(&code, false))
+        } else {
+            None
+        };
+        match failure {
+            Some(failure @ (Failure::Retryable | Failure::Disconnected)) => {
+                return Ok(Some(failure));
+            }
+            Some(failure) => found = found.or(Some(failure)),
+            None => {}
+        }
+        for attribute in [intern!(py, "__context__"), intern!(py, "__cause__")] {
+            pending.push(link.getattr(attribute)?);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,46 @@
+//! The Python border of bmdb: conversion, and letting go of the GIL. Everything true about leases is in `bmdb-core`.
+
+mod backoff;
+mod connection;
+mod drive;
+mod error;
+mod metrics;
+mod retry;
+mod row;
+mod session;
+mod transaction;
+mod value;
+mod work;
+
+use bmdb_core::queries as known;
+use pyo3::prelude::*;
+
+/// bmdb's own statements: [(name, text), …].
+#[pyfunction]
+fn queries() -> Vec<(&'static str, &'static str)> {
+    known::ALL
+        .iter()
+        .map(|query| (query.name, query.sql))
+        .collect()
+}
+
+/// The schema version that this library was written for.
+#[pyfunction]
+fn latest_schema_version() -> i64 {
+    bmdb_core::migrate::latest()
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    backoff::register(module)?;
+    retry::register(module)?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<session::Session>()?;
+    module.add_class::<transaction::Transaction>()?;
+    module.add_class::<work::Work>()?;
+    module.add_class::<row::Row>()?;
+    module.add_function(wrap_pyfunction!(queries, module)?)?;
+    module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! `bmdb._core.Work`: a lease, and how to end it.
+
+use std::sync::Arc;
+
+use bmdb_core::transaction::Opening;
+use bmdb_core::value::{Param, Value};
+use bmdb_core::work::{End, Ending, WorkLease, WorkState, checked_cause};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::error::to_python;
+use crate::value::{param_from_python, value_to_python};
+
+/// The core of a `Work` or an `AsyncWork`.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Work {
+    lease: Arc<WorkLease>,
+}
+
+impl Work {
+    pub(crate) fn new(lease: Arc<WorkLease>) -> Self {
+        Work { lease }
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<WorkLease> {
+        &self.lease
+    }
+}
+
+#[pymethods]
+impl Work {
+    #[getter]
+    fn machine(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        value_to_python(py, Value::Uuid(self.lease.machine().into_bytes()))
+    }
+
+    #[getter]
+    fn process(&self) -> &str {
+        self.lease.process()
+    }
+
+    #[getter]
+    fn token(&self) -> i64 {
+        self.lease.token()
+    }
+
+    /// Whole seconds, or None.
+    #[getter]
+    fn previous_backoff(&self) -> Option<i64> {
+        self.lease.previous_seconds()
+    }
+
+    #[getter]
+    fn state(&self) -> &'static str {
+        self.lease.state().name()
+    }
+
+    #[getter]
+    fn lost(&self) -> bool {
+        self.lease.state() == WorkState::Lost
+    }
+}
+
+/// How to open the transaction that ends `work`.
+pub(crate) fn ending(
+    py: Python<'_>,
+    work: &Work,
+    kind: &str,
+    cause: Option<&str>,
+    backoff: Option<&Backoff>,
+) -> PyResult<(Opening, End)> {
+    let ending = match kind {
+        "finish" => Ending::Finish,
+        "cancel" => Ending::Cancel,
+        "fail" => {
+            let cause =
+                checked_cause(cause.unwrap_or_default()).map_err(|error| to_python(py, error))?;
+            // Jitter is drawn where `Backoff` documents it, so that seeding Python's generator decides it.
+            let random = match backoff {
+                Some(backoff) if backoff.core().jitter() > 0.0 => random(py)?,
+                _ => 0.0,
+            };
+            let (wait, period) = work
+                .lease()
+                .backoff_seconds(backoff.map(Backoff::core), random);
+            Ending::Fail {
+                cause,
+                wait,
+                period,
+            }
+        }
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "work cannot end by {other:?}"
+            )));
+        }
+    };
+    work.lease()
+        .end(ending)
+        .map_err(|error| to_python(py, error))
+}
+
+fn random(py: Python<'_>) -> PyResult<f64> {
+    py.import(intern!(py, "random"))?
+        .call_method0(intern!(py, "random"))?
+        .extract()
+}
+
+/// The machine ids that a retrieval function returned: UUIDs, or rows that have a `machine_id`.
+pub(crate) fn machine_ids(returned: &Bound<'_, PyAny>) -> PyResult<Vec<Uuid>> {
+    let py = returned.py();
+    let remedy = "retrieve must return machine ids (UUIDs), or rows that have a machine_id";
+    let junk = |what: &Bound<'_, PyAny>| -> PyErr {
+        let name = what
+            .get_type()
+            .name()
+            .map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("{remedy}, not {name}"))
+    };
+    if returned.is_none() {
+        return Ok(Vec::new());
+    }
+    if returned.is_instance_of::<pyo3::types::PyString>()
+        || returned.is_instance_of::<pyo3::types::PyBytes>()
+    {
+        return Err(junk(returned));
+    }
+    let mut ids = Vec::new();
+    for item in returned.try_iter().map_err(|_| junk(returned))? {
+        let item = item?;
+        let id = item
+            .getattr_opt(intern!(py, "machine_id"))?
+            .unwrap_or_else(|| item.clone());
+        match param_from_python(&id) {
+            Ok(Param::Uuid(bytes)) => ids.push(Uuid::from_bytes(bytes)),
+            Ok(Param::Text(text)) => ids.push(Uuid::parse_str(&text).map_err(|_| junk(&id))?),
+            _ => return Err(junk(&id)),
+        }
+    }
+    Ok(ids)
+}

@@ -1,0 +1,162 @@
+"""One holder for each (machine, process), within a session, across sessions and across processes of the system."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+import bmdb
+from tests.conftest import MakeMachines
+from tests.processes import Spawn
+
+PROCESS = "UnitTest1"
+OTHER_PROCESS = "UnitTest2"
+Sql = psycopg.Connection[Any]
+
+# Leases what it can until nothing is left, and prints what it got; waits for a line before it begins and before it ends.
+CLAIMER = """
+    import sys, uuid
+    import bmdb
+
+    machines = [uuid.UUID(text) for text in sys.argv[2].split(",")]
+    with bmdb.connect(sys.argv[1], component="claimer") as connection, connection.start_session() as session:
+        print("ready")
+        input()
+        while True:
+            try:
+                print("leased", session.work("UnitTest1", lambda q: machines).machine)
+            except bmdb.WorkConflictError:
+                break
+        print("done")
+        input()
+"""
+
+
+def claim(session: bmdb.Session, machine: UUID, process: str = PROCESS) -> bmdb.Work:
+    return session.work(process, lambda q: [machine])
+
+
+def leases(sql: Sql) -> set[tuple[UUID, str, UUID]]:
+    return set(sql.execute("SELECT machine_id, process, session_id FROM work").fetchall())
+
+
+def test_a_session_excludes_itself(session: bmdb.Session, machines: MakeMachines, sql: Sql) -> None:
+    (machine,) = machines(1)
+    work = claim(session, machine)
+    with pytest.raises(bmdb.WorkConflictError, match=rf"all 1 machines offered.*'{PROCESS}'"):
+        claim(session, machine)
+    assert leases(sql) == {(machine, PROCESS, session.uuid)}
+    assert work.state == "active"
+    work.finish()
+
+
+def test_sessions_exclude_one_another(
+    connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    with connection.start_session() as rival:
+        work = claim(session, machine)
+        with pytest.raises(bmdb.WorkConflictError):
+            claim(rival, machine)
+        assert leases(sql) == {(machine, PROCESS, session.uuid)}
+        work.finish()
+        with claim(rival, machine):
+            assert leases(sql) == {(machine, PROCESS, rival.uuid)}
+
+
+def test_connections_exclude_one_another(
+    database: str, session: bmdb.Session, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    claim(session, machine)
+    with bmdb.connect(database, component="rival") as connection, connection.start_session() as rival:
+        with pytest.raises(bmdb.WorkConflictError):
+            claim(rival, machine)
+        assert leases(sql) == {(machine, PROCESS, session.uuid)}
+
+
+def test_another_process_on_the_machine_is_unaffected(
+    connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    claim(session, machine)
+    with connection.start_session() as rival:
+        claim(session, machine, OTHER_PROCESS)
+        claim(rival, machine, "UnitTest3")
+        assert leases(sql) == {
+            (machine, PROCESS, session.uuid),
+            (machine, OTHER_PROCESS, session.uuid),
+            (machine, "UnitTest3", rival.uuid),
+        }
+
+
+def test_another_machine_is_unaffected(session: bmdb.Session, machines: MakeMachines) -> None:
+    first, second = machines(2)
+    assert claim(session, first).machine == first
+    assert claim(session, second).machine == second
+
+
+@pytest.mark.parametrize("ending", ["finish", "fail", "cancel"])
+def test_every_ending_frees_the_machine(
+    ending: str, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    work = claim(session, machine)
+    match ending:
+        case "fail":
+            work.fail("no answer", bmdb.Backoff())
+        case _:
+            getattr(work, ending)()
+    assert leases(sql) == set()
+    with connection.start_session() as rival, claim(rival, machine) as next_work:
+        assert next_work.token > work.token
+
+
+def test_threads_of_one_session_share_the_machines_out(session: bmdb.Session, machines: MakeMachines) -> None:
+    rack = machines(12)
+    start = threading.Barrier(4)
+    taken: list[UUID] = []
+    errors: list[BaseException] = []
+
+    def drain() -> None:
+        try:
+            start.wait(10)
+            while True:
+                taken.append(session.work(PROCESS, lambda q: rack).machine)
+        except bmdb.WorkConflictError:
+            pass
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=drain) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    assert Counter(taken) == Counter(rack)
+
+
+def test_processes_share_the_machines_out(
+    spawn: Spawn, database: str, machines: MakeMachines, sql: Sql
+) -> None:
+    rack = machines(12)
+    workers = [spawn(CLAIMER, database, ",".join(map(str, rack))) for _ in range(3)]
+    for worker in workers:
+        worker.expect("ready")
+    for worker in workers:
+        worker.send()
+    for worker in workers:
+        worker.expect("done")
+    taken = [UUID(line.split()[1]) for worker in workers for line in worker.lines if line.startswith("leased")]
+    assert Counter(taken) == Counter(rack)
+    assert {machine for machine, _, _ in leases(sql)} == set(rack)
+    for worker in workers:
+        worker.send()
+        assert worker.wait() == 0
+    assert leases(sql) == set()

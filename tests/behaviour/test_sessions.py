@@ -1,0 +1,353 @@
+"""Sessions: started, renewed past their interval, lost, closed, and what is told of it to whom.
+
+The tests of loss were tried against a session whose loss nobody noticed (a heartbeat that ignores a missing row): each
+of them then failed by timeout.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+import bmdb
+from tests.conftest import MakeMachines
+from tests.processes import eventually
+from tests.proxy import Proxy
+
+PROCESS = "UnitTest1"
+OTHER_PROCESS = "UnitTest2"
+Sql = psycopg.Connection[Any]
+
+
+def lose(sql: Sql, session: bmdb.Session) -> None:
+    """Delete the session's row, as collection would."""
+    assert sql.execute("DELETE FROM sessions WHERE session_id = %s", [session.uuid]).rowcount == 1
+
+
+def row_of(sql: Sql, session: bmdb.Session) -> tuple[Any, ...] | None:
+    """Created, deadline, and seconds left by the database's clock."""
+    return sql.execute(
+        "SELECT session_created_at, session_deadline, extract(epoch FROM session_deadline - clock_timestamp())::float8"
+        " FROM sessions WHERE session_id = %s",
+        [session.uuid],
+    ).fetchone()
+
+
+def tagged(sql: Sql) -> int:
+    row = sql.execute("SELECT count(*) FROM machine_hardware_report").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def history(sql: Sql, machine: UUID) -> list[tuple[Any, ...]]:
+    return sql.execute(
+        'SELECT event, process, session_id, component, token FROM work_history WHERE machine_id = %s ORDER BY "timestamp"',
+        [machine],
+    ).fetchall()
+
+
+class TestLife:
+    def test_the_row_says_who_and_for_how_long(self, database: str, sql: Sql) -> None:
+        with (
+            bmdb.connect(database, component="starter", runtime_info="rack 7") as connection,
+            connection.start_session(interval=30) as session,
+        ):
+            info = connection.session_info(session.uuid)
+            assert info is not None
+            assert info.session_id == session.uuid
+            assert (info.session_component_name, info.session_runtime_info) == ("starter", "rack 7")
+            assert info.session_interval_seconds == 30
+            assert info.session_live
+            row = row_of(sql, session)
+            assert row is not None and 25 < row[2] <= 30
+
+    def test_runtime_info_says_where_it_runs_by_default(
+        self, connection: bmdb.Connection, session: bmdb.Session
+    ) -> None:
+        info = connection.session_info(session.uuid)
+        assert info is not None
+        assert "pid" in info.session_runtime_info and "Python" in info.session_runtime_info
+
+    def test_every_session_has_an_id_of_its_own(self, connection: bmdb.Connection) -> None:
+        with connection.start_session() as first, connection.start_session() as second:
+            assert first.uuid != second.uuid
+
+    def test_an_interval_is_rounded_up_to_whole_seconds(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1.2) as session:
+            assert session.interval == 2.0
+            stored = sql.execute("SELECT session_interval_seconds FROM sessions").fetchone()
+            assert stored == (2,)
+
+    def test_it_is_renewed_past_its_interval(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1) as session:
+            before = row_of(sql, session)
+            time.sleep(2.6)
+            after = row_of(sql, session)
+            assert before is not None and after is not None
+            assert after[0] == before[0]
+            assert (after[1] - before[1]).total_seconds() > 1.5
+            assert after[2] > 0
+            assert not session.expired
+            assert session.transact(lambda q: q.session_check(session.uuid)) is not None
+
+    def test_trust_ends_a_fifth_early_and_is_renewed(self, connection: bmdb.Connection) -> None:
+        with connection.start_session(interval=1) as session:
+            end = time.monotonic() + 1.5
+            seen = []
+            while time.monotonic() < end:
+                seen.append(session.trusted_for)
+                time.sleep(0.01)
+            assert 0 < min(seen) and max(seen) <= 0.8
+            # Renewed at least twice: rises between two looks.
+            assert sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False)) >= 2
+
+    def test_sessions_of_one_connection_are_renewed_together(self, connection: bmdb.Connection) -> None:
+        with (
+            connection.start_session(interval=1) as first,
+            connection.start_session(interval=1) as second,
+            connection.start_session(interval=2) as third,
+        ):
+            assert not third.wait_expired(1.6)
+            assert not first.expired and not second.expired
+
+
+class TestLoss:
+    def test_a_deleted_row_is_noticed_by_the_next_transaction(
+        self, connection: bmdb.Connection, sql: Sql, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        with connection.start_session(interval=60) as session:
+            lose(sql, session)
+            assert not session.expired
+            ran = []
+
+            def report(q: bmdb.Queries) -> None:
+                ran.append(True)
+                q.machine_set_hardware_report(machine, b"x")
+
+            for _ in range(2):
+                with pytest.raises(bmdb.SessionExpiredError, match=rf"{session.uuid}.*start a new session"):
+                    session.transact(report)
+            assert session.expired
+            assert session.trusted_for == 0.0
+            assert not ran and tagged(sql) == 0
+
+    def test_a_deleted_row_is_noticed_by_the_heartbeat(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1) as session:
+            lose(sql, session)
+            assert session.wait_expired(3)
+            with pytest.raises(bmdb.SessionExpiredError, match="row is gone"):
+                session.transact(lambda q: q.count_machines())
+
+    def test_a_passed_deadline_is_never_renewed(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1) as session:
+            past = "UPDATE sessions SET session_deadline = clock_timestamp() - interval '1 ms' WHERE session_id = %s"
+            sql.execute(past, [session.uuid])
+            assert session.wait_expired(3)
+
+    def test_without_heartbeats_it_is_lost_before_the_database_lets_go(
+        self, database: str, sql: Sql, proxy: Proxy
+    ) -> None:
+        with (
+            bmdb.connect(proxy.conninfo(database), component="test") as connection,
+            connection.start_session(interval=1) as session,
+        ):
+            eventually(lambda: proxy.count("UPDATE sessions") > 0)
+            with proxy.freezing():
+                assert session.wait_expired(2)
+                row = row_of(sql, session)
+                assert row is not None and row[2] > 0, "the database would have let somebody else in already"
+                began = time.monotonic()
+                with pytest.raises(bmdb.SessionExpiredError, match=r"no heartbeat reached the database within 0\.8 s"):
+                    session.transact(lambda q: q.count_machines())
+                assert time.monotonic() - began < 0.1
+            # What was lost stays lost, although the database can be reached again.
+            assert session.wait_expired(0)
+
+    def test_the_others_of_its_connection_live_on(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1) as lost, connection.start_session(interval=1) as kept:
+            lose(sql, lost)
+            assert lost.wait_expired(3)
+            assert not kept.expired
+            assert kept.transact(lambda q: q.count_machines()) == 0
+
+    def test_a_new_session_takes_over(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=60) as lost:
+            lose(sql, lost)
+            with pytest.raises(bmdb.SessionExpiredError):
+                lost.transact(lambda q: q.count_machines())
+        with connection.start_session() as session:
+            assert session.transact(lambda q: q.count_machines()) == 0
+
+    def test_its_work_is_lost_with_it(self, connection: bmdb.Connection, sql: Sql, machines: MakeMachines) -> None:
+        rack = machines(1)
+        with connection.start_session(interval=1) as session:
+            work = session.work(PROCESS, lambda q: rack)
+            lose(sql, session)
+            assert session.wait_expired(3)
+            assert work.lost and work.state == "lost"
+            with pytest.raises((bmdb.SessionExpiredError, bmdb.LeaseLostError)):
+                work.finish()
+
+
+class TestWaiting:
+    def test_waiting_for_a_live_session_ends_with_the_timeout(self, session: bmdb.Session) -> None:
+        began = time.monotonic()
+        assert session.wait_expired(0.2) is False
+        assert 0.15 < time.monotonic() - began < 1
+
+    def test_loss_wakes_who_waits_without_limit(self, connection: bmdb.Connection, sql: Sql) -> None:
+        with connection.start_session(interval=1) as session:
+            woken = threading.Event()
+
+            def wait() -> None:
+                if session.wait_expired():
+                    woken.set()
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            lose(sql, session)
+            assert woken.wait(3)
+            thread.join()
+
+    def test_closing_wakes_who_waits(self, connection: bmdb.Connection) -> None:
+        session = connection.start_session(interval=60)
+        answers: list[bool] = []
+        thread = threading.Thread(target=lambda: answers.append(session.wait_expired(20)))
+        thread.start()
+        session.close()
+        thread.join(5)
+        assert answers == [True]
+
+
+class TestCallbacks:
+    def test_called_once_with_the_session(self, connection: bmdb.Connection, sql: Sql) -> None:
+        told: list[bmdb.Session] = []
+        with connection.start_session(interval=1) as session:
+            session.on_expired(told.append)
+            lose(sql, session)
+            eventually(lambda: told, 3)
+            with pytest.raises(bmdb.SessionExpiredError):
+                session.transact(lambda q: q.count_machines())
+            time.sleep(0.7)
+        assert told == [session]
+
+    def test_called_at_once_when_lost_already(self, connection: bmdb.Connection, sql: Sql) -> None:
+        first, late = threading.Event(), threading.Event()
+        with connection.start_session(interval=1) as session:
+            session.on_expired(lambda _: first.set())
+            lose(sql, session)
+            assert first.wait(3)
+            session.on_expired(lambda _: late.set())
+            assert late.wait(0.5)
+
+    def test_not_called_when_closed(self, connection: bmdb.Connection, sql: Sql) -> None:
+        told: list[bmdb.Session] = []
+        closed, lost = connection.start_session(interval=1), connection.start_session(interval=1)
+        closed.on_expired(told.append)
+        lost.on_expired(told.append)
+        closed.close()
+        lose(sql, lost)
+        # Events arrive in order, so the first one's would have been told before this one's.
+        eventually(lambda: told, 3)
+        assert told == [lost]
+        lost.close()
+
+    def test_one_that_fails_is_logged_and_keeps_nobody_from_being_told(
+        self, connection: bmdb.Connection, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told = threading.Event()
+
+        def fail(_: bmdb.Session) -> None:
+            raise RuntimeError("out of paper")
+
+        with connection.start_session(interval=1) as session, caplog.at_level(logging.ERROR, logger="bmdb"):
+            session.on_expired(fail)
+            session.on_expired(lambda _: told.set())
+            lose(sql, session)
+            assert told.wait(3)
+        assert any(record.exc_info and "out of paper" in str(record.exc_info[1]) for record in caplog.records)
+
+    def test_it_may_start_a_new_session(self, connection: bmdb.Connection, sql: Sql) -> None:
+        started: list[bmdb.Session] = []
+        with connection.start_session(interval=1) as session:
+            session.on_expired(lambda lost: started.append(lost.connection.start_session()))
+            lose(sql, session)
+            eventually(lambda: started, 3)
+        with started[0] as successor:
+            assert successor.transact(lambda q: q.count_machines()) == 0
+
+
+class TestClosing:
+    def test_closing_removes_the_row_and_releases_the_leases(
+        self, connection: bmdb.Connection, sql: Sql, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        session = connection.start_session(interval=60)
+        first = session.work(PROCESS, lambda q: [machine])
+        second = session.work(OTHER_PROCESS, lambda q: [machine])
+        session.close()
+        session.close()
+        assert connection.session_info(session.uuid) is None
+        assert sql.execute("SELECT count(*) FROM work").fetchone() == (0,)
+        canceled = {
+            ("Canceled", PROCESS, session.uuid, "test", first.token),
+            ("Canceled", OTHER_PROCESS, session.uuid, "test", second.token),
+        }
+        assert set(history(sql, machine)[2:]) == canceled
+        assert session.expired and session.wait_expired(0)
+        with pytest.raises(bmdb.SessionExpiredError, match="it was closed"):
+            session.transact(lambda q: q.count_machines())
+
+    def test_a_released_machine_can_be_leased_at_once(
+        self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        closing = connection.start_session(interval=60)
+        closing.work(PROCESS, lambda q: [machine])
+        with pytest.raises(bmdb.WorkConflictError):
+            session.work(PROCESS, lambda q: [machine])
+        closing.close()
+        with session.work(PROCESS, lambda q: [machine]) as work:
+            assert work.machine == machine
+
+    def test_an_error_inside_the_with_block_closes_too(self, connection: bmdb.Connection) -> None:
+        error = RuntimeError("mine")
+        with pytest.raises(RuntimeError) as caught, connection.start_session() as session:
+            raise error
+        assert caught.value is error
+        assert session.expired
+        assert connection.session_info(session.uuid) is None
+
+    def test_closing_a_lost_session_leaves_its_leases_to_collection(
+        self, connection: bmdb.Connection, sql: Sql, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        session = connection.start_session(interval=60)
+        session.work(PROCESS, lambda q: [machine])
+        sql.execute("UPDATE sessions SET session_deadline = clock_timestamp() - interval '1 s'")
+        with pytest.raises(bmdb.SessionExpiredError):
+            session.transact(lambda q: q.count_machines())
+        session.close()
+        assert connection.collect() == (1, 1)
+        assert [event for event, *_ in history(sql, machine)] == ["Started", "Lost"]
+
+    def test_closing_the_connection_ends_its_sessions(
+        self, database: str, sql: Sql, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        with bmdb.connect(database, component="test") as connection:
+            sessions = [connection.start_session(interval=60) for _ in range(3)]
+            sessions[0].work(PROCESS, lambda q: [machine])
+        assert connection.closed
+        connection.close()
+        assert all(session.expired for session in sessions)
+        assert sql.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+        assert [event for event, *_ in history(sql, machine)] == ["Started", "Canceled"]
+        sessions[0].close()

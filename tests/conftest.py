@@ -1,0 +1,107 @@
+"""Fixtures of every suite: a server for the whole run; a database, a connection, a session for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import hypothesis
+import psycopg
+import pytest
+
+import bmdb
+from tests.database import EmbeddedServer, Server, open_server
+from tests.processes import Spawn, spawning
+from tests.proxy import Proxy
+
+# How long one example takes depends on what else the machine does; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("bmdb", deadline=None)
+hypothesis.settings.load_profile("bmdb")
+
+MakeMachines = Callable[[int], list[UUID]]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of this run: embedded, or the one that BMDB_TEST_CONNINFO names. Must survive the test."""
+    with open_server() as running:
+        yield running
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedServer]:
+    """An embedded server for this test alone, which may be stopped, crashed and restarted. It takes seconds to make."""
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """Name of a migrated database on `server` that is there to be copied."""
+    with server.template() as name:
+        yield name
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[str]:
+    """Connection string of a database without any tables, dropped after the test."""
+    with server.temporary_database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database(server: Server, template: str) -> Iterator[str]:
+    """Connection string of a migrated database, dropped after the test."""
+    with server.temporary_database(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def sql(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A psycopg connection to `database` in autocommit mode, for looking at the truth."""
+    with psycopg.connect(database, autocommit=True, application_name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[bmdb.Connection]:
+    """An open bmdb connection to `database`, component "test"."""
+    with bmdb.connect(database, component="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def session(connection: bmdb.Connection) -> Iterator[bmdb.Session]:
+    """A session of `connection`, interval 5 s."""
+    with connection.start_session(interval=5.0) as started:
+        yield started
+
+
+@pytest.fixture
+def machines(sql: psycopg.Connection[Any]) -> MakeMachines:
+    """A function that inserts so many machines, without any tags, and answers their ids."""
+
+    def make(count: int) -> list[UUID]:
+        rows = sql.execute(
+            "INSERT INTO machines (machine_id) SELECT gen_random_uuid() FROM generate_series(1, %s)"
+            " RETURNING machine_id",
+            [count],
+        )
+        return [machine for (machine,) in rows]
+
+    return make
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A proxy in front of `server`; `proxy.conninfo(database)` leads through it."""
+    with Proxy(*server.address) as running:
+        yield running
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """A function that starts worker processes, which end with the test at the latest."""
+    with spawning() as start:
+        yield start
