@@ -32,6 +32,7 @@ _Action: TypeAlias = (
 )
 _Conclusion: TypeAlias = Literal["committed", "again", "raise"]
 _State: TypeAlias = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
+
 @type_check_only
 class _Settings(TypedDict):
     component: str
@@ -178,6 +179,8 @@ class Session:
     def interval(self) -> float: ...
     @property
     def expired(self) -> bool: ...
+    @property
+    def lost(self) -> bool: ...
     @property
     def trusted_for(self) -> float: ...
     @property

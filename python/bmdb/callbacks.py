@@ -26,12 +26,16 @@ def check_callback(fn: Callable[..., object], *, asynchronous: bool) -> None:
 
 
 def check_result(result: object) -> None:
-    """Refuses a coroutine or generator returned to a sync method, after which the transaction rolls back."""
+    """Refuses a result that would only come after the transaction, which then rolls back.
+
+    Raises TypeError for generators and for a coroutine that nobody has awaited.
+    """
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError("the callback returned a coroutine, which this sync method cannot await")
-    if inspect.isgenerator(result):
-        result.close()
+        raise TypeError("the callback returned a coroutine, which nobody would await")
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.isgenerator(result):
+            result.close()
         raise TypeError("the callback returned a generator, which would run after its transaction: return a list")
 
 
@@ -44,8 +48,7 @@ def offered(machines: Any) -> list[Any]:
         raise NothingToDo("retrieve returned no machines")
     if isinstance(machines, str | bytes | dict) or not hasattr(machines, "__iter__"):
         raise TypeError(
-            "retrieve must return machine ids (UUIDs), or rows that have a machine_id,"
-            f" not {type(machines).__name__}"
+            f"retrieve must return machine ids (UUIDs), or rows that have a machine_id, not {type(machines).__name__}"
         )
     listed = list(machines)
     if not listed:

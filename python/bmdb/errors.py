@@ -145,5 +145,5 @@ class AmbiguousCommitError(Error):
         return str(self.args[0]) if self.args else ""
 
 
-class NothingToDo(Exception):  # noqa: N818 - control flow, not an error
+class NothingToDo(Exception):
     """Raised by a retrieval function, or by `work()` for it, when no machine needs the process now."""

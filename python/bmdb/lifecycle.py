@@ -9,7 +9,7 @@ import weakref
 from typing import Protocol
 
 # All connections together may take this long at exit, in seconds; what is not released by then is collected later.
-EXIT_LIMIT = 1.5
+EXIT_LIMIT = 1.0
 
 
 class Closable(Protocol):

@@ -18,23 +18,21 @@ class Listener:
         self._core = core
         self._lock = threading.Lock()
         self._callbacks: dict[str, list[Callable[[], object]]] = {}
-        self._lost: set[str] = set()
         self._thread = threading.Thread(target=self._listen, name="bmdb-events", daemon=True)
         self._thread.start()
 
-    def on_lost(self, session: str, callback: Callable[[], object]) -> None:
-        """Calls `callback` once when the session is lost, at once if it has been already."""
+    def on_lost(self, session: str, callback: Callable[[], object], lost: Callable[[], bool]) -> None:
+        """Calls `callback` once when the session is lost; soon if `lost` says that it has been already."""
         with self._lock:
-            if session not in self._lost:
-                self._callbacks.setdefault(session, []).append(callback)
-                return
-        self._call(callback)
+            self._callbacks.setdefault(session, []).append(callback)
+        # The event may have come and gone before the callback was there.
+        if lost():
+            threading.Thread(target=self._tell, args=(session,), name="bmdb-lost", daemon=True).start()
 
     def forget(self, session: str) -> None:
         """Calls nothing any more for this session."""
         with self._lock:
             self._callbacks.pop(session, None)
-            self._lost.discard(session)
 
     def stop(self, timeout: float) -> None:
         """Waits for the thread to end, once the core is closed."""
@@ -54,7 +52,6 @@ class Listener:
 
     def _tell(self, session: str) -> None:
         with self._lock:
-            self._lost.add(session)
             callbacks = self._callbacks.pop(session, [])
         for callback in callbacks:
             self._call(callback)

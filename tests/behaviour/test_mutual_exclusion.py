@@ -9,16 +9,17 @@ from uuid import UUID
 
 import psycopg
 import pytest
-
-import bmdb
 from tests.conftest import MakeMachines
 from tests.processes import Spawn
+
+import bmdb
+from bmdb.model import Process
 
 PROCESS = "UnitTest1"
 OTHER_PROCESS = "UnitTest2"
 Sql = psycopg.Connection[Any]
 
-# Leases what it can until nothing is left, and prints what it got; waits for a line before it begins and before it ends.
+# Leases until nothing is left and prints what it got; waits for a line before it begins, and before it ends.
 CLAIMER = """
     import sys, uuid
     import bmdb
@@ -53,6 +54,13 @@ def test_a_session_excludes_itself(session: bmdb.Session, machines: MakeMachines
     assert leases(sql) == {(machine, PROCESS, session.uuid)}
     assert work.state == "active"
     work.finish()
+
+
+def test_a_conflict_names_the_process_as_the_database_does(session: bmdb.Session, machines: MakeMachines) -> None:
+    (machine,) = machines(1)
+    claim(session, machine, Process.UNIT_TEST_1)
+    with pytest.raises(bmdb.WorkConflictError, match=f"under process '{PROCESS}'"):
+        claim(session, machine, Process.UNIT_TEST_1)
 
 
 def test_sessions_exclude_one_another(
@@ -142,9 +150,7 @@ def test_threads_of_one_session_share_the_machines_out(session: bmdb.Session, ma
     assert Counter(taken) == Counter(rack)
 
 
-def test_processes_share_the_machines_out(
-    spawn: Spawn, database: str, machines: MakeMachines, sql: Sql
-) -> None:
+def test_processes_share_the_machines_out(spawn: Spawn, database: str, machines: MakeMachines, sql: Sql) -> None:
     rack = machines(12)
     workers = [spawn(CLAIMER, database, ",".join(map(str, rack))) for _ in range(3)]
     for worker in workers:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-
-import bmdb
 from tests.conftest import MakeMachines
 from tests.processes import eventually
 from tests.proxy import Proxy
+
+import bmdb
 
 PROCESS = "UnitTest1"
 OTHER_PROCESS = "UnitTest2"
@@ -47,7 +48,8 @@ def tagged(sql: Sql) -> int:
 
 def history(sql: Sql, machine: UUID) -> list[tuple[Any, ...]]:
     return sql.execute(
-        'SELECT event, process, session_id, component, token FROM work_history WHERE machine_id = %s ORDER BY "timestamp"',
+        "SELECT event, process, session_id, component, token FROM work_history"
+        ' WHERE machine_id = %s ORDER BY "timestamp"',
         [machine],
     ).fetchall()
 
@@ -103,9 +105,18 @@ class TestLife:
             while time.monotonic() < end:
                 seen.append(session.trusted_for)
                 time.sleep(0.01)
-            assert 0 < min(seen) and max(seen) <= 0.8
+            assert min(seen) > 0 and max(seen) <= 0.8
             # Renewed at least twice: rises between two looks.
-            assert sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False)) >= 2
+            assert sum(later > earlier for earlier, later in pairwise(seen)) >= 2
+
+    def test_the_shortest_interval_survives_a_slow_link(self, database: str, proxy: Proxy) -> None:
+        """A beat's time limit must not include connecting, which takes several round trips of 50 ms here."""
+        with (
+            proxy.delaying(0.025),
+            bmdb.connect(proxy.conninfo(database), component="test") as connection,
+            connection.start_session(interval=1) as session,
+        ):
+            assert not session.wait_expired(1.5)
 
     def test_sessions_of_one_connection_are_renewed_together(self, connection: bmdb.Connection) -> None:
         with (
@@ -124,7 +135,7 @@ class TestLoss:
         (machine,) = machines(1)
         with connection.start_session(interval=60) as session:
             lose(sql, session)
-            assert not session.expired
+            before = session.expired
             ran = []
 
             def report(q: bmdb.Queries) -> None:
@@ -134,7 +145,7 @@ class TestLoss:
             for _ in range(2):
                 with pytest.raises(bmdb.SessionExpiredError, match=rf"{session.uuid}.*start a new session"):
                     session.transact(report)
-            assert session.expired
+            assert (before, session.expired) == (False, True)
             assert session.trusted_for == 0.0
             assert not ran and tagged(sql) == 0
 
@@ -259,6 +270,25 @@ class TestCallbacks:
         assert told == [lost]
         lost.close()
 
+    def test_not_called_when_the_connection_is_closed(self, database: str) -> None:
+        told: list[bmdb.Session] = []
+        with bmdb.connect(database, component="test") as connection:
+            connection.start_session(interval=60).on_expired(told.append)
+        # The thread that would call it has ended with the connection.
+        assert told == []
+
+    def test_not_called_when_registered_after_the_close(self, connection: bmdb.Connection, sql: Sql) -> None:
+        told: list[bmdb.Session] = []
+        closed, lost = connection.start_session(interval=60), connection.start_session(interval=1)
+        closed.close()
+        lost.on_expired(told.append)
+        lose(sql, lost)
+        eventually(lambda: told, 3)
+        closed.on_expired(told.append)
+        time.sleep(0.1)
+        assert told == [lost]
+        lost.close()
+
     def test_one_that_fails_is_logged_and_keeps_nobody_from_being_told(
         self, connection: bmdb.Connection, sql: Sql, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -338,9 +368,7 @@ class TestClosing:
         assert connection.collect() == (1, 1)
         assert [event for event, *_ in history(sql, machine)] == ["Started", "Lost"]
 
-    def test_closing_the_connection_ends_its_sessions(
-        self, database: str, sql: Sql, machines: MakeMachines
-    ) -> None:
+    def test_closing_the_connection_ends_its_sessions(self, database: str, sql: Sql, machines: MakeMachines) -> None:
         (machine,) = machines(1)
         with bmdb.connect(database, component="test") as connection:
             sessions = [connection.start_session(interval=60) for _ in range(3)]

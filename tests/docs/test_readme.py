@@ -11,7 +11,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-
 from tests.conftest import MakeMachines
 
 ROOT = Path(__file__).resolve().parents[2]

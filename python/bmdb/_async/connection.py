@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
-from bmdb import _core, conninfo as _conninfo
+from bmdb import _core
+from bmdb import conninfo as _conninfo
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.session import AsyncSession
 from bmdb._async.transaction import run
+from bmdb.callbacks import Nesting
 from bmdb.errors import ConfigError
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
@@ -82,6 +84,8 @@ class AsyncConnection:
             raise ConfigError("connecting through a transaction pooler is not supported: connect to the server itself")
         if not component or not isinstance(component, str):
             raise ConfigError("component must name this part of the fleet manager, for people who look at sessions")
+        if "\0" in component or "\0" in (runtime_info or ""):
+            raise ConfigError("component and runtime_info must not contain NUL characters")
         given = _conninfo.given(conninfo)
         server: EmbeddedServer | None = None
         if _conninfo.is_embedded(given):
@@ -212,11 +216,15 @@ class AsyncConnection:
         return self._core.closed
 
     async def close(self) -> None:
-        """Ends all sessions of this connection, then its connections and its embedded server. Idempotent."""
-        untrack(self)
+        """Ends all sessions of this connection, then its connections and its embedded server. Idempotent.
+
+        Raises WorkStateError inside a transaction's callback.
+        """
         if self._owner != os.getpid():
             return
-        await self._core.close_async()
+        with Nesting(self._core):
+            untrack(self)
+            await self._core.close_async()
         self._listener.stop(timeout=1.0)
         if self._server is not None:
             # async only

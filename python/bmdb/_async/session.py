@@ -16,7 +16,7 @@ from bmdb import _core
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
-from bmdb.callbacks import check_callback, offered
+from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class AsyncSession:
         #     callback(self)
         #
         # end sync only
-        self._connection._listener.on_lost(str(self.uuid), tell)
+        self._connection._listener.on_lost(str(self.uuid), tell, lambda: self._core.lost)
 
     async def transact(
         self,
@@ -136,7 +136,7 @@ class AsyncSession:
         transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
         machine that somebody leased or finished meanwhile is never leased by mistake.
 
-        Leases of sessions that have expired are collected first when there is nothing else to do, at most once a second.
+        When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` is asked again.
 
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
         returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
@@ -175,7 +175,7 @@ class AsyncSession:
             leased = await tx.claim_async(process, machines)
             if leased is None:
                 raise WorkConflictError(
-                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
+                    f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
                 )
             return leased
 
@@ -189,9 +189,13 @@ class AsyncSession:
         return False
 
     async def close(self) -> None:
-        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent."""
-        self._connection._listener.forget(str(self.uuid))
-        await self._connection._core.end_session_async(self._core)
+        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent.
+
+        Raises WorkStateError inside a transaction's callback, whose fence would have to be waited for.
+        """
+        with Nesting(self._connection._core):
+            self._connection._listener.forget(str(self.uuid))
+            await self._connection._core.end_session_async(self._core)
 
     async def __aenter__(self) -> Self:
         return self

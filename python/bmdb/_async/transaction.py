@@ -33,8 +33,8 @@ async def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Async
                     # end async only
                     # sync only
                     # result = fn(AsyncQueries(tx))
-                    # check_result(result)
                     # end sync only
+                    check_result(result)
                 except BaseException as error:
                     if await tx.conclude_async(error) == "again":
                         continue

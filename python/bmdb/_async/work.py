@@ -69,7 +69,7 @@ class AsyncWork:
 
     @property
     def state(self) -> State:
-        """"active", "ending" while an end is on its way, then "finished", "failed", "canceled" or "lost"."""
+        """ "active", "ending" while an end is on its way, then "finished", "failed", "canceled" or "lost"."""
         return self._core.state
 
     @property

@@ -17,6 +17,7 @@ from bmdb import conninfo as _conninfo
 from bmdb._sync.queries import Queries
 from bmdb._sync.session import Session
 from bmdb._sync.transaction import run
+from bmdb.callbacks import Nesting
 from bmdb.errors import ConfigError
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
@@ -80,6 +81,8 @@ class Connection:
             raise ConfigError("connecting through a transaction pooler is not supported: connect to the server itself")
         if not component or not isinstance(component, str):
             raise ConfigError("component must name this part of the fleet manager, for people who look at sessions")
+        if "\0" in component or "\0" in (runtime_info or ""):
+            raise ConfigError("component and runtime_info must not contain NUL characters")
         given = _conninfo.given(conninfo)
         server: EmbeddedServer | None = None
         if _conninfo.is_embedded(given):
@@ -205,11 +208,15 @@ class Connection:
         return self._core.closed
 
     def close(self) -> None:
-        """Ends all sessions of this connection, then its connections and its embedded server. Idempotent."""
-        untrack(self)
+        """Ends all sessions of this connection, then its connections and its embedded server. Idempotent.
+
+        Raises WorkStateError inside a transaction's callback.
+        """
         if self._owner != os.getpid():
             return
-        self._core.close()
+        with Nesting(self._core):
+            untrack(self)
+            self._core.close()
         self._listener.stop(timeout=1.0)
         if self._server is not None:
             self._server.stop()

@@ -13,7 +13,7 @@ from bmdb import _core
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
-from bmdb.callbacks import check_callback, offered
+from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Session:
         def tell() -> None:
             callback(self)
 
-        self._connection._listener.on_lost(str(self.uuid), tell)
+        self._connection._listener.on_lost(str(self.uuid), tell, lambda: self._core.lost)
 
     def transact(
         self,
@@ -119,7 +119,7 @@ class Session:
         transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
         machine that somebody leased or finished meanwhile is never leased by mistake.
 
-        Leases of sessions that have expired are collected first when there is nothing else to do, at most once a second.
+        When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` is asked again.
 
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
         returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
@@ -149,7 +149,7 @@ class Session:
             leased = tx.claim(process, machines)
             if leased is None:
                 raise WorkConflictError(
-                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
+                    f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
                 )
             return leased
 
@@ -163,9 +163,13 @@ class Session:
         return False
 
     def close(self) -> None:
-        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent."""
-        self._connection._listener.forget(str(self.uuid))
-        self._connection._core.end_session(self._core)
+        """Ends the session now: its leases are released (history `Canceled`) and its row is deleted. Idempotent.
+
+        Raises WorkStateError inside a transaction's callback, whose fence would have to be waited for.
+        """
+        with Nesting(self._connection._core):
+            self._connection._listener.forget(str(self.uuid))
+            self._connection._core.end_session(self._core)
 
     def __enter__(self) -> Self:
         return self

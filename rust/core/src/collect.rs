@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::migrate::explain_missing_schema;
 use crate::pool::Pool;
 use crate::queries;
 use crate::retry::Limits;
@@ -49,7 +50,7 @@ pub fn own_plan() -> Plan {
 pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
     let mut total = Collected::default();
     loop {
-        let (found, batch) = collect_batch(pool).await?;
+        let (found, batch) = collect_batch(pool).await.map_err(explain_missing_schema)?;
         total.sessions += batch.sessions;
         total.leases += batch.leases;
         if found < BATCH || batch.sessions == 0 {

@@ -2,8 +2,9 @@
 //!
 //! Callbacks of the same process tend to offer the same machines, and then all but one of those that run together are
 //! wasted. Each `Connection` therefore widens its gate by about one for each round of claims that went well, and halves
-//! it when one met a rival: the additive increase and multiplicative decrease of TCP's congestion control. After several
-//! conflicts in a row it also waits a moment before the next, so that other processes get on.
+//! it when one met a rival: the additive increase and multiplicative decrease of TCP's congestion control. Other processes
+//! are not seen from here, so once the gate is at its narrowest each claim also waits a random part of a pause, which doubles
+//! with every conflict and shrinks by a fifth with every success, until about one claim in four meets a rival however many processes there are.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +12,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// The longest pause after conflicts.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a claim, in seconds.
+const LONGEST_PAUSE: f64 = 0.25;
+/// The pause after a first conflict, in seconds; one below a quarter of it is none.
+const FIRST_PAUSE: f64 = 0.002;
 
 #[derive(Debug)]
 struct State {
     width: f64,
     inside: usize,
-    conflicts: u32,
+    pause: f64,
     waiting: VecDeque<oneshot::Sender<()>>,
 }
 
@@ -51,7 +54,7 @@ impl Gate {
         let state = State {
             width: widest,
             inside: 0,
-            conflicts: 0,
+            pause: 0.0,
             waiting: VecDeque::new(),
         };
         Gate {
@@ -81,7 +84,10 @@ impl Gate {
     /// A claim went well.
     pub fn on_success(&self) {
         let mut state = self.lock();
-        state.conflicts = 0;
+        state.pause *= 0.8;
+        if state.pause < FIRST_PAUSE / 4.0 {
+            state.pause = 0.0;
+        }
         state.width = (state.width + 1.0 / state.width).min(self.widest);
         state.admit();
     }
@@ -89,19 +95,17 @@ impl Gate {
     /// A claim met a rival.
     pub fn on_conflict(&self) {
         let mut state = self.lock();
-        state.conflicts = state.conflicts.saturating_add(1);
+        // Alone inside: the rival was in another process.
+        if state.allowed() <= 1 {
+            state.pause = (state.pause * 2.0).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        }
         state.width = (state.width / 2.0).max(1.0);
     }
 
-    /// How long to wait before a claim, given a random number in [0, 1): nothing unless conflicts were met in a row.
+    /// How long to wait before a claim, given a random number in [0, 1): nothing while no rivals are met.
     #[must_use]
     pub fn pause(&self, random: f64) -> Duration {
-        match self.lock().conflicts {
-            0 => Duration::ZERO,
-            conflicts => Duration::from_millis(1 << conflicts.min(10))
-                .min(LONGEST_PAUSE)
-                .mul_f64(random),
-        }
+        Duration::from_secs_f64(self.lock().pause * random)
     }
 
     fn leave(&self) {
@@ -172,7 +176,21 @@ mod tests {
             gate.on_conflict();
         }
         drop(inside(gate.enter()));
-        assert!(gate.pause(0.999) <= LONGEST_PAUSE);
+        assert!(gate.pause(0.999).as_secs_f64() <= LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn the_pause_grows_with_conflicts_and_goes_with_success() {
+        let gate = Gate::new(2);
+        gate.on_conflict();
+        assert_eq!(gate.pause(0.999), Duration::ZERO);
+        gate.on_conflict();
+        gate.on_conflict();
+        assert_eq!(gate.pause(0.5), Duration::from_millis(2));
+        for _ in 0..10 {
+            gate.on_success();
+        }
+        assert_eq!(gate.pause(0.999), Duration::ZERO);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::collect;
 use crate::config::Config;
+use crate::connect::Canceller;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
@@ -84,6 +85,7 @@ impl Heartbeat {
             next_beat: None,
             failing_since: None,
             wary: false,
+            stuck: None,
             probed: None,
             collecting: Arc::new(AtomicBool::new(false)),
         };
@@ -172,6 +174,8 @@ struct Beater {
     failing_since: Option<Instant>,
     /// A beat has timed out: pass over rows that somebody holds.
     wary: bool,
+    /// What the last failed beat left behind.
+    stuck: Option<Stuck>,
     probed: Option<Instant>,
     collecting: Arc<AtomicBool>,
 }
@@ -195,6 +199,19 @@ impl Beater {
                 .map(|session| beat_period(session.interval()))
                 .min()
                 .unwrap_or(Duration::MAX);
+            // Opened ahead, so that a beat is one round trip and not the eight of a new connection.
+            if self.conn.is_none() && self.failing_since.is_none() && self.next_beat.is_none() {
+                let limit = shortest_trust(&sessions);
+                let opened = tokio::select! {
+                    opened = tokio::time::timeout(limit, self.connect()) => opened,
+                    () = shared.stopped() => return,
+                };
+                if let Ok(Err(error)) = opened {
+                    self.on_failure(&sessions, &error);
+                }
+                self.next_beat = Some(now + jittered(period, 0.5));
+                continue;
+            }
             let soonest = now + period;
             let planned = self.next_beat.map_or_else(
                 || now + jittered(period, 0.5),
@@ -202,12 +219,7 @@ impl Beater {
             );
             self.next_beat = Some(planned);
             if planned > now {
-                let trusted = sessions
-                    .iter()
-                    .map(|session| session.trusted_for())
-                    .min()
-                    .unwrap_or(period);
-                let wake = planned.min(now + trusted);
+                let wake = planned.min(now + shortest_trust(&sessions));
                 tokio::select! {
                     () = shared.changed.notified() => {}
                     () = tokio::time::sleep_until(wake.into()) => {}
@@ -237,12 +249,12 @@ impl Beater {
             .map(|session| session.interval())
             .min()
             .unwrap_or(period * 2);
-        let trusted = sessions
-            .iter()
-            .map(|session| session.trusted_for())
-            .min()
-            .unwrap_or(period);
-        let limit = retry_pause(interval).min(trusted);
+        // Connecting takes some round trips more.
+        let attempt = match self.conn {
+            Some(_) => retry_pause(interval),
+            None => retry_pause(interval) * 2,
+        };
+        let limit = attempt.min(shortest_trust(sessions));
         let outcome = match tokio::time::timeout(limit, self.beat(sessions)).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -267,23 +279,11 @@ impl Beater {
                 jittered(period, 0.1)
             }
             Err(error) => {
-                self.conn = None;
-                let first = self.failing_since.is_none();
-                self.failing_since.get_or_insert_with(Instant::now);
-                let message = format!(
-                    "heartbeat failed, trying again on a new connection ({error}); trusted for {:.1} s more",
-                    sessions
-                        .iter()
-                        .map(|session| session.trusted_for())
-                        .min()
-                        .unwrap_or_default()
-                        .as_secs_f64()
-                );
-                self.events.tell(
-                    if first { Level::Warning } else { Level::Debug },
-                    "heartbeat",
-                    message,
-                );
+                self.stuck = self.conn.take().map(|conn| Stuck {
+                    pid: conn.server().pid,
+                    canceller: conn.canceller(),
+                });
+                let first = self.on_failure(sessions, &error);
                 // The first failure is most often a connection that went stale: a new one may work at once.
                 if first {
                     Duration::from_millis(20)
@@ -294,9 +294,31 @@ impl Beater {
         }
     }
 
+    /// Notes a failure and tells of the first in a row; true for that one.
+    fn on_failure(&mut self, sessions: &[Arc<SessionState>], error: &Error) -> bool {
+        let first = self.failing_since.is_none();
+        self.failing_since.get_or_insert_with(Instant::now);
+        self.events.tell(
+            if first { Level::Warning } else { Level::Debug },
+            "heartbeat",
+            format!(
+                "heartbeat failed, trying again on a new connection ({error}); trusted for {:.1} s more",
+                shortest_trust(sessions).as_secs_f64()
+            ),
+        );
+        first
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        let mut conn = Conn::open(&self.config, &Drive::Runtime, None).await?;
+        conn.prepare(queries::SESSION_RENEW.sql).await?;
+        self.conn = Some(conn);
+        Ok(())
+    }
+
     async fn beat(&mut self, sessions: &[Arc<SessionState>]) -> Result<()> {
         if self.conn.is_none() {
-            self.conn = Some(Conn::open(&self.config, &Drive::Runtime).await?);
+            self.connect().await?;
         }
         let conn = self.conn.as_mut().expect("just opened");
         let ids = |sessions: &[Arc<SessionState>]| {
@@ -325,6 +347,11 @@ impl Beater {
             .query(queries::SESSION_LIVE.sql, &[ids(&missing)])
             .await?;
         let live: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        let blocker = match self.stuck.take() {
+            Some(stuck) if !live.is_empty() => stuck.blocker(conn).await,
+            _ => None,
+        };
+        let blocker = blocker.as_deref().unwrap_or("somebody");
         for session in &missing {
             if live.contains(&session.id()) {
                 self.events.push(Event {
@@ -333,7 +360,7 @@ impl Beater {
                     session: Some(session.id()),
                     lost: false,
                     message: format!(
-                        "somebody holds a lock on the row of session {}; it is lost in {:.1} s unless that ends",
+                        "{blocker} holds a lock on the row of session {}; it is lost in {:.1} s unless that ends",
                         session.id(),
                         session.trusted_for().as_secs_f64()
                     ),
@@ -400,6 +427,42 @@ impl Beater {
             collecting.store(false, Ordering::Release);
         });
     }
+}
+
+/// A connection that was given up while the server was still at a beat.
+struct Stuck {
+    pid: Option<i32>,
+    canceller: Canceller,
+}
+
+impl Stuck {
+    /// Who keeps that beat waiting, as told by the server; then the beat is called off.
+    async fn blocker(&self, conn: &mut Conn) -> Option<String> {
+        let pid = Param::Int(i64::from(self.pid?));
+        let rows = conn
+            .query(queries::SESSION_BLOCKER.sql, &[pid])
+            .await
+            .ok()?;
+        let row = rows.first()?;
+        let told = format!(
+            "backend {} ({:?}, user {:?}, {})",
+            row.get::<_, i32>("pid"),
+            row.get::<_, String>("application_name"),
+            row.get::<_, String>("username"),
+            row.get::<_, String>("state"),
+        );
+        // Best effort: it would end by itself when the lock is gone.
+        drop(tokio::time::timeout(Duration::from_millis(200), self.canceller.cancel()).await);
+        Some(told)
+    }
+}
+
+fn shortest_trust(sessions: &[Arc<SessionState>]) -> Duration {
+    sessions
+        .iter()
+        .map(|session| session.trusted_for())
+        .min()
+        .unwrap_or_default()
 }
 
 /// `period`, earlier by up to `share` of it.

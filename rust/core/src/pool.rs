@@ -36,6 +36,8 @@ pub struct Server {
     pub banner: String,
     /// The WAL timeline; `None` on a standby or where there is none.
     pub timeline: Option<u32>,
+    /// The backend that serves this connection, where the server numbers them.
+    pub pid: Option<i32>,
 }
 
 /// One connection to the server.
@@ -47,7 +49,7 @@ pub struct Conn {
     statements: HashMap<String, Statement>,
     server: Server,
     doubtful_commit: Arc<AtomicBool>,
-    task: JoinHandle<()>,
+    task: Pump,
     /// Something went wrong on the wire, or a wait was given up: not to be used again.
     pub(crate) broken: bool,
     /// A transaction may be open on the server.
@@ -56,12 +58,12 @@ pub struct Conn {
 
 impl Conn {
     /// Connects, and asks the server what it is.
-    pub async fn open(config: &Config, drive: &Drive) -> Result<Conn> {
+    pub async fn open(config: &Config, drive: &Drive, limit: Option<Duration>) -> Result<Conn> {
         let reactor = drive.reactor()?;
         let doubtful_commit = Arc::new(AtomicBool::new(false));
         let noticed = doubtful_commit.clone();
         let established = drive
-            .io(&reactor, None, "connecting", async {
+            .io(&reactor, limit, "connecting", async {
                 let established = connect::connect(config).await?;
                 Ok::<_, Error>((
                     established.client,
@@ -80,7 +82,7 @@ impl Conn {
             statements: HashMap::new(),
             server: Server::default(),
             doubtful_commit,
-            task,
+            task: Pump(task),
             broken: false,
             in_transaction: false,
         };
@@ -101,6 +103,7 @@ impl Conn {
         if self.server.dialect == Dialect::PostgreSql {
             let rows = self.query(queries::SERVER_IDENTITY.sql, &[]).await?;
             let timeline: Option<String> = rows.first().and_then(|row| row.get("timeline"));
+            self.server.pid = rows.first().map(|row| row.get("pid"));
             self.server.timeline = timeline.and_then(|text| u32::from_str_radix(&text, 16).ok());
         }
         Ok(())
@@ -110,6 +113,37 @@ impl Conn {
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Asks the server to stop what this connection runs.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Takes note of what the server may have said meanwhile; false when it has hung up.
+    ///
+    /// A connection that the caller drives hears nothing between two calls.
+    pub async fn still_open(&mut self) -> Result<bool> {
+        // The first lets the socket be looked at, the second lets the pump act on it.
+        let listen = async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        };
+        self.io(None, "listening", listen).await?;
+        self.broken |= self.client.is_closed();
+        Ok(!self.broken)
+    }
+
+    /// Prepares a statement ahead of its first use.
+    pub async fn prepare(&mut self, sql: &str) -> Result<()> {
+        let outcome = self
+            .io(Some(STEP_LIMIT), sql, self.client.prepare(sql))
+            .await;
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let statement = self.checked(outcome)?;
+        self.keep(sql, statement);
+        Ok(())
     }
 
     /// Runs I/O on this connection under the time limit; see [`Drive::io`].
@@ -225,21 +259,20 @@ impl Conn {
         self.checked(count)
     }
 
-    /// Opens a transaction and sends its first statement in the same trip.
+    /// Opens a transaction and sends its first statement in the same trip, each trip within `limit`.
     pub async fn begin_with(
         &mut self,
         begin: &str,
         first: Option<(&str, &[Param])>,
+        limit: Duration,
     ) -> Result<Vec<Row>> {
         self.in_transaction = true;
         let Some((sql, params)) = first else {
-            self.batch(begin, Some(STEP_LIMIT)).await?;
+            self.batch(begin, Some(limit)).await?;
             return Ok(Vec::new());
         };
         if !self.statements.contains_key(sql) {
-            let outcome = self
-                .io(Some(STEP_LIMIT), sql, self.client.prepare(sql))
-                .await;
+            let outcome = self.io(Some(limit), sql, self.client.prepare(sql)).await;
             let outcome = self.abandon_on_stop(outcome).await?;
             let statement = self.checked(outcome)?;
             self.keep(sql, statement);
@@ -252,7 +285,7 @@ impl Conn {
                 self.client.query(&statement, &params)
             )
         };
-        let outcome = self.io(Some(STEP_LIMIT), begin, both).await;
+        let outcome = self.io(Some(limit), begin, both).await;
         let (begun, rows) = self.abandon_on_stop(outcome).await?;
         self.checked(begun)?;
         self.checked(rows)
@@ -297,11 +330,11 @@ impl Conn {
             client,
             reactor,
             drive,
-            task,
+            mut task,
             ..
         } = self;
         drop(client);
-        let farewell = tokio_timeout(Duration::from_millis(200), task);
+        let farewell = tokio_timeout(Duration::from_millis(200), &mut task.0);
         match drive {
             Drive::Caller(_) => drop(reactor.block_on_quietly(farewell)),
             Drive::Runtime => drop(farewell.await),
@@ -327,6 +360,15 @@ async fn unless<F: Future, S: Future<Output = Error>>(work: F, stop: S) -> Resul
 // The timer must be made inside the runtime that will drive it.
 async fn tokio_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     tokio::time::timeout(limit, future).await.ok()
+}
+
+/// The task that moves a connection's bytes; dropped, it ends, and with it the socket.
+struct Pump(JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Moves bytes until the connection ends, noting the one warning that changes what a commit means.
@@ -421,17 +463,29 @@ impl Pool {
 
     /// Takes an idle connection, or opens one; waits while all are in use.
     pub async fn checkout(self: &Arc<Self>) -> Result<Checkout> {
+        self.checkout_unless(std::future::pending(), None).await
+    }
+
+    /// The same, given up when `stop` is ready first; a new connection has to be there within `limit`.
+    pub async fn checkout_unless<S>(
+        self: &Arc<Self>,
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<Checkout>
+    where
+        S: Future<Output = Error>,
+    {
         self.check_usable()?;
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => self.wait_for_permit().await?,
+            Err(_) => self.wait_for_permit(stop).await?,
         };
         self.check_usable()?;
         let idle = self.idle().pop();
         let conn = match idle {
             Some(conn) => conn,
             None => {
-                let conn = Conn::open(&self.config, &self.drive).await?;
+                let conn = Conn::open(&self.config, &self.drive, limit).await?;
                 self.server.get_or_init(|| conn.server().clone());
                 conn
             }
@@ -443,17 +497,18 @@ impl Pool {
         })
     }
 
-    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit> {
-        let acquire = self.permits.clone().acquire_owned();
-        match self
-            .drive
-            .wait(CHECKOUT_LIMIT, "waiting for a free connection", acquire)
-            .await
-        {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::Config(
+    async fn wait_for_permit<S>(&self, stop: S) -> Result<OwnedSemaphorePermit>
+    where
+        S: Future<Output = Error>,
+    {
+        let acquire = unless(self.permits.clone().acquire_owned(), stop);
+        let what = "waiting for a free connection";
+        match self.drive.wait(CHECKOUT_LIMIT, what, acquire).await {
+            Ok(Ok(Ok(permit))) => Ok(permit),
+            Ok(Ok(Err(_))) => Err(Error::Config(
                 "this connection is closed: open a new one".to_owned(),
             )),
+            Ok(Err(error)) => Err(error),
             Err(Error::TimedOut(_)) => Err(Error::PoolExhausted(format!(
                 "all {} connections were in use for {} s: raise pool_size, or let callbacks end sooner",
                 self.size,

@@ -78,6 +78,7 @@ queries! {
     SCHEMA_VERSION = "schema", "version", One;
     SERVER_IDENTITY = "server", "identity", One;
     SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;
+    SESSION_BLOCKER = "session", "blocker", One;
     SESSION_BY_ID = "session", "by_id", One;
     SESSION_CHECK = "session", "check", One;
     SESSION_END = "session", "end", One;

@@ -1,5 +1,6 @@
 //! A session: a row that the heartbeat keeps alive, and the trust in it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, Moment, SHORTEST_INTERVAL, Trust};
-use crate::metrics::ProcessorMetrics;
+use crate::metrics::{ProcessorMetrics, WorkResult};
 
 /// What a session's users, its transactions and the heartbeat share.
 pub struct SessionState {
@@ -23,6 +24,8 @@ pub struct SessionState {
     told: std::sync::atomic::AtomicBool,
     events: Arc<Events>,
     metrics: Arc<ProcessorMetrics>,
+    /// How many leases are held, by process.
+    leases: Mutex<HashMap<String, u64>>,
 }
 
 impl SessionState {
@@ -47,6 +50,7 @@ impl SessionState {
             told: std::sync::atomic::AtomicBool::new(false),
             events,
             metrics,
+            leases: Mutex::new(HashMap::new()),
         })
     }
 
@@ -128,11 +132,51 @@ impl SessionState {
         drop(self.loss());
     }
 
+    /// A lease of this session has begun.
+    pub(crate) fn lease_begun(&self, process: &str) {
+        *self.leases().entry(process.to_owned()).or_insert(0) += 1;
+        self.metrics.on_work_started(process);
+    }
+
+    /// A lease of this session has ended as told; nothing is counted if the session's end has counted it already.
+    pub(crate) fn lease_ended(&self, process: &str, result: Option<WorkResult>) {
+        {
+            let mut leases = self.leases();
+            let Some(count) = leases.get_mut(process).filter(|count| **count > 0) else {
+                return;
+            };
+            *count -= 1;
+        }
+        match result {
+            Some(result) => self.metrics.on_work_finished(process, result),
+            None => self.metrics.on_work_lost(),
+        }
+    }
+
+    /// With the session its leases go: released when it was closed, lost otherwise.
+    fn settle_leases(&self, loss: &Loss) {
+        for (process, count) in std::mem::take(&mut *self.leases()) {
+            for _ in 0..count {
+                match loss {
+                    Loss::Closed => self
+                        .metrics
+                        .on_work_finished(&process, WorkResult::Canceled),
+                    _ => self.metrics.on_work_lost(),
+                }
+            }
+        }
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<String, u64>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, loss: &Loss) {
         if self.told.swap(true, std::sync::atomic::Ordering::AcqRel) {
             return;
         }
         self.metrics.on_session_ended();
+        self.settle_leases(loss);
         let level = if *loss == Loss::Closed {
             Level::Info
         } else {
@@ -142,7 +186,7 @@ impl SessionState {
             level,
             source: "session",
             session: Some(self.id),
-            lost: true,
+            lost: *loss != Loss::Closed,
             message: format!("session {} is gone: {loss}", self.id),
         });
         self.lost.notify_waiters();

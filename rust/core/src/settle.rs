@@ -129,7 +129,7 @@ pub async fn quick_outcome(
     };
     let config = config.clone().with_connect_timeout(limit);
     let started = Instant::now();
-    let mut conn = Conn::open(&config, &drive).await.ok()?;
+    let mut conn = Conn::open(&config, &drive, Some(limit)).await.ok()?;
     while started.elapsed() < limit {
         if conn.server().timeline != id.timeline {
             return None;

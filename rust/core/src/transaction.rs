@@ -22,6 +22,7 @@ use crate::queries;
 use crate::retry::{Action, Event, Machine};
 use crate::session::SessionState;
 use crate::settle::Claimed;
+use crate::sqlstate;
 use crate::value::Param;
 
 pub use plan::{Conclusion, Opening, Plan};
@@ -98,6 +99,7 @@ impl Transaction {
         let outcome = self.step_until_run().await;
         match &outcome {
             Ok(()) => {
+                self.error = None;
                 if let Some(session) = &self.plan.session {
                     session.metrics().on_transaction_started(self.attempts());
                 }
@@ -141,6 +143,7 @@ impl Transaction {
 
     /// Takes a connection and opens a transaction on it.
     async fn open(&mut self) -> Result<()> {
+        self.pool.check_usable()?;
         if let Some(session) = &self.plan.session {
             session.check()?;
         }
@@ -148,7 +151,9 @@ impl Transaction {
         self.claimed = None;
         self.pass_gate().await?;
         if self.checkout.is_none() {
-            self.checkout = Some(self.pool.checkout().await?);
+            let stop = until_lost(self.plan.session.clone());
+            let limit = self.plan.session.as_ref().map(|s| s.trusted_for());
+            self.checkout = Some(self.pool.checkout_unless(stop, limit).await?);
         }
         let checkout = self.checkout.as_mut().expect("just taken");
         let opened = Self::open_on(checkout.conn(), &self.plan).await;
@@ -195,10 +200,6 @@ impl Transaction {
             return Ok(());
         }
         let drive = self.pool.drive();
-        let pause = gate.pause(fastrand::f64());
-        if !pause.is_zero() {
-            drive.sleep(pause).await?;
-        }
         self.pass = Some(match gate.enter() {
             Entry::Inside(pass) => pass,
             Entry::Wait(admitted) => match drive
@@ -210,6 +211,11 @@ impl Transaction {
                 Err(error) => return Err(error),
             },
         });
+        // Inside the gate, so that it paces all claims from here together.
+        let pause = gate.pause(fastrand::f64());
+        if !pause.is_zero() {
+            drive.sleep(pause).await?;
+        }
         Ok(())
     }
 
@@ -227,19 +233,26 @@ impl Transaction {
     async fn open_on(conn: &mut Conn, plan: &Plan) -> Result<Option<Row>> {
         let dialect = conn.server().dialect;
         let begin = dialect.begin(plan.isolation);
+        // A dead link is noticed within a quarter of the interval, and another connection tried.
+        let limit = plan
+            .session
+            .as_ref()
+            .map_or(STEP_LIMIT, |session| session.interval() / 4)
+            .min(STEP_LIMIT);
         let rows = match &plan.opening {
-            Opening::Nothing => conn.begin_with(begin, None).await?,
+            Opening::Nothing => conn.begin_with(begin, None, limit).await?,
             Opening::Fence => {
                 let session = plan.session.as_ref().expect("a fence has a session");
                 let query = match dialect {
                     Dialect::PostgreSql => &queries::SESSION_FENCE,
                     Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
                 };
-                conn.begin_with(begin, Some((query.sql, &[uuid(session.id())])))
+                conn.begin_with(begin, Some((query.sql, &[uuid(session.id())])), limit)
                     .await?
             }
             Opening::End { query, params, .. } => {
-                conn.begin_with(begin, Some((query.sql, params))).await?
+                conn.begin_with(begin, Some((query.sql, params)), limit)
+                    .await?
             }
         };
         Ok(rows.into_iter().next())
@@ -247,7 +260,13 @@ impl Transaction {
 
     /// Runs one statement inside the transaction and returns its rows.
     pub async fn query(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
-        let conn = Self::usable(self.ended, &self.action, &mut self.checkout, &self.plan)?;
+        let conn = Self::usable(
+            &self.pool,
+            self.ended,
+            &self.action,
+            &mut self.checkout,
+            &self.plan,
+        )?;
         let session = self.plan.session.clone();
         let outcome = conn
             .query_unless(sql, params, until_lost(session), None)
@@ -257,7 +276,13 @@ impl Transaction {
 
     /// Runs one statement inside the transaction and returns how many rows it affected.
     pub async fn execute(&mut self, sql: &str, params: &[Param]) -> Result<u64> {
-        let conn = Self::usable(self.ended, &self.action, &mut self.checkout, &self.plan)?;
+        let conn = Self::usable(
+            &self.pool,
+            self.ended,
+            &self.action,
+            &mut self.checkout,
+            &self.plan,
+        )?;
         let session = self.plan.session.clone();
         let outcome = conn
             .execute_unless(sql, params, until_lost(session), None)
@@ -277,11 +302,13 @@ impl Transaction {
     }
 
     fn usable<'a>(
+        pool: &Pool,
         ended: bool,
         action: &Action,
         checkout: &'a mut Option<Checkout>,
         plan: &Plan,
     ) -> Result<&'a mut Conn> {
+        pool.check_usable()?;
         if ended || !matches!(action, Action::Run { .. }) {
             return Err(Error::WorkState(
                 "this transaction has ended: use q only inside its callback".to_owned(),
@@ -302,7 +329,11 @@ impl Transaction {
         if let Err(error) = &outcome
             && !matches!(error, Error::Value { .. } | Error::WorkState(_))
         {
-            self.error = Some(error.clone());
+            // What aborted the transaction says more than that it is aborted.
+            let only_aborted = error.sqlstate() == Some(sqlstate::IN_FAILED_SQL_TRANSACTION);
+            if !only_aborted || self.error.is_none() {
+                self.error = Some(error.clone());
+            }
         }
         outcome
     }

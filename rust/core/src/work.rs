@@ -239,7 +239,7 @@ impl WorkLease {
 
     /// To be called once the claim is committed.
     pub fn begun(&self) {
-        self.session.metrics().on_work_started(self.process());
+        self.session.lease_begun(self.process());
     }
 
     /// The wait and the period of a backoff that begins now, in seconds. Without a backoff the previous period stays.
@@ -258,30 +258,10 @@ impl WorkLease {
         }
     }
 
-    /// Begins an end: checks that the work can still be ended, and says how to open the transaction that does it.
+    /// Prepares an end: checks that the work can still be ended, and says how to open the transaction that does it.
     pub fn end(self: &Arc<Self>, ending: Ending) -> Result<(Opening, End)> {
         self.session.check().inspect_err(|_| self.lost())?;
-        let mut state = self.lock();
-        match *state {
-            WorkState::Active => {}
-            WorkState::Ending => {
-                return Err(Error::WorkState(
-                    "this work is being ended already".to_owned(),
-                ));
-            }
-            WorkState::Lost => {
-                return Err(Error::LeaseLost(format!(
-                    "the lease of {} is lost",
-                    self.machine()
-                )));
-            }
-            ended => {
-                return Err(Error::WorkState(format!(
-                    "this work has {} already: it ends once",
-                    ended.name()
-                )));
-            }
-        }
+        self.check_active(*self.lock())?;
         let mut params = vec![
             uuid(self.claimed.machine),
             Param::Text(self.claimed.process.clone()),
@@ -303,8 +283,6 @@ impl WorkLease {
                 &queries::WORK_FAIL
             }
         };
-        *state = WorkState::Ending;
-        drop(state);
         let opening = Opening::End {
             query,
             params,
@@ -315,16 +293,33 @@ impl WorkLease {
             End {
                 work: self.clone(),
                 ending,
-                settled: false,
+                on_its_way: false,
             },
         ))
+    }
+
+    fn check_active(&self, state: WorkState) -> Result<()> {
+        match state {
+            WorkState::Active => Ok(()),
+            WorkState::Ending => Err(Error::WorkState(
+                "this work is being ended already".to_owned(),
+            )),
+            WorkState::Lost => Err(Error::LeaseLost(format!(
+                "the lease of {} is lost",
+                self.machine()
+            ))),
+            ended => Err(Error::WorkState(format!(
+                "this work has {} already: it ends once",
+                ended.name()
+            ))),
+        }
     }
 
     fn lost(&self) {
         let mut state = self.lock();
         if matches!(*state, WorkState::Active | WorkState::Ending) {
             *state = WorkState::Lost;
-            self.session.metrics().on_work_lost();
+            self.session.lease_ended(self.process(), None);
         }
     }
 
@@ -333,27 +328,38 @@ impl WorkLease {
     }
 }
 
-/// An end on its way. Dropped before its outcome is told, the work is active again: the end may be tried again.
+/// An end. Dropped before its outcome is told, the work is active again: the end may be tried again.
 pub struct End {
     work: Arc<WorkLease>,
     ending: Ending,
-    settled: bool,
+    on_its_way: bool,
 }
 
 impl End {
+    /// Its transaction is about to begin, or to begin again. Refused while another end is on its way.
+    pub fn begin(&mut self) -> Result<()> {
+        if !self.on_its_way {
+            let mut state = self.work.lock();
+            self.work.check_active(*state)?;
+            *state = WorkState::Ending;
+            self.on_its_way = true;
+        }
+        Ok(())
+    }
+
     /// It is committed.
     pub fn done(&mut self) {
-        self.settled = true;
+        self.on_its_way = false;
         *self.work.lock() = self.ending.state();
-        self.work
-            .session
-            .metrics()
-            .on_work_finished(self.work.process(), self.ending.result());
+        let result = Some(self.ending.result());
+        self.work.session.lease_ended(self.work.process(), result);
     }
 
     /// It is not. After a loss there is nothing left to end; after anything else it may be tried again.
     pub fn failed(&mut self, error: &Error) {
-        self.settled = true;
+        if !std::mem::take(&mut self.on_its_way) {
+            return;
+        }
         if matches!(error, Error::LeaseLost(_) | Error::SessionExpired(_)) {
             self.work.lost();
         } else {
@@ -364,7 +370,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        if !self.settled {
+        if self.on_its_way {
             *self.work.lock() = WorkState::Active;
         }
     }

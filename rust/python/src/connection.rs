@@ -38,9 +38,9 @@ pub(crate) struct Connection {
 struct Given {
     component: String,
     runtime_info: String,
-    pool_size: usize,
+    pool_size: i64,
     isolation: String,
-    max_retries: u32,
+    max_retries: i64,
     throwaway: bool,
 }
 
@@ -63,7 +63,8 @@ impl Opening {
 }
 
 fn limit(seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds.max(0.0))
+    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+    Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
 }
 
@@ -73,6 +74,22 @@ fn isolation(name: &str) -> Result<Isolation> {
             "isolation must be 'serializable', 'repeatable read' or 'read committed', not {name:?}"
         ))
     })
+}
+
+fn retries(number: i64) -> Result<u32> {
+    u32::try_from(number).map_err(|_| {
+        Error::Config(format!(
+            "max_retries must be a whole number from 0 to {}, not {number}",
+            u32::MAX
+        ))
+    })
+}
+
+fn optional_retries(py: Python<'_>, number: Option<i64>) -> PyResult<Option<u32>> {
+    number
+        .map(retries)
+        .transpose()
+        .map_err(|error| to_python(py, error))
 }
 
 pub(crate) fn optional_isolation(
@@ -193,12 +210,12 @@ impl Connection {
         py: Python<'_>,
         session: &Session,
         isolation: Option<&str>,
-        max_retries: Option<u32>,
+        max_retries: Option<i64>,
     ) -> PyResult<Transaction> {
         let plan = self.core.plan(
             session.state(),
             optional_isolation(py, isolation)?,
-            max_retries,
+            optional_retries(py, max_retries)?,
         );
         Ok(Transaction::new(&self.core, plan, Kind::Plain))
     }
@@ -212,13 +229,13 @@ impl Connection {
         session: &Session,
         process: &str,
         isolation: Option<&str>,
-        max_retries: Option<u32>,
+        max_retries: Option<i64>,
     ) -> PyResult<Transaction> {
         bmdb_core::work::check_process(process).map_err(|error| to_python(py, error))?;
         let mut plan = self.core.plan(
             session.state(),
             optional_isolation(py, isolation)?,
-            max_retries,
+            optional_retries(py, max_retries)?,
         );
         plan.isolation = plan.isolation.at_least_one_snapshot();
         plan.settles = true;
@@ -239,18 +256,17 @@ impl Connection {
         cause: Option<&str>,
         backoff: Option<&crate::backoff::Backoff>,
         isolation: Option<&str>,
-        max_retries: Option<u32>,
+        max_retries: Option<i64>,
     ) -> PyResult<Transaction> {
         let chosen = optional_isolation(py, isolation)?;
+        let retries = optional_retries(py, max_retries)?;
         let (opening, end) = ending(py, work, kind, cause, backoff)?;
         let isolation = if callback {
             chosen
         } else {
             Some(Isolation::ReadCommitted)
         };
-        let mut plan = self
-            .core
-            .plan(work.lease().session(), isolation, max_retries);
+        let mut plan = self.core.plan(work.lease().session(), isolation, retries);
         plan.opening = opening;
         plan.settles = true;
         Ok(Transaction::new(&self.core, plan, Kind::End(end)))
@@ -448,9 +464,9 @@ fn prepare(
             drive,
             component: given.component,
             runtime_info: given.runtime_info,
-            pool_size: given.pool_size,
+            pool_size: usize::try_from(given.pool_size).unwrap_or(0),
             isolation: isolation(&given.isolation)?,
-            max_retries: given.max_retries,
+            max_retries: retries(given.max_retries)?,
         })
     };
     let settings = settings().map_err(|error| to_python(py, error))?;

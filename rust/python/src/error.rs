@@ -87,18 +87,25 @@ fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
     })
 }
 
-/// What the database error in an exception's chain of causes means for the transaction; `None` without one.
+/// What an exception's chain of causes says about the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chain {
+    /// What the database error in it means for the transaction; `None` without one.
+    pub(crate) failure: Option<Failure>,
+    /// It only says that the transaction is aborted: something before it did that.
+    pub(crate) only_aborted: bool,
+}
+
+/// Looks for database errors in an exception's chain of causes.
 ///
 /// The chain is followed through `__cause__` and `__context__`, so an exception that wraps a retryable error counts as
 /// one. psycopg's errors count too: they carry a `sqlstate`.
-pub(crate) fn failure_in_chain(
-    py: Python<'_>,
-    exception: &Bound<'_, PyAny>,
-) -> PyResult<Option<Failure>> {
+pub(crate) fn failure_in_chain(py: Python<'_>, exception: &Bound<'_, PyAny>) -> PyResult<Chain> {
     let broken = class(py, "ConnectionFailedError")?;
     let mut pending = vec![exception.clone()];
     let mut seen: Vec<*mut pyo3::ffi::PyObject> = Vec::new();
     let mut found = None;
+    let mut only_aborted = false;
     while let Some(link) = pending.pop() {
         if link.is_none() || seen.contains(&link.as_ptr()) {
             continue;
@@ -110,13 +117,17 @@ pub(crate) fn failure_in_chain(
             .getattr(intern!(py, "sqlstate"))
             .and_then(|code| code.extract::<String>())
         {
+            only_aborted |= code == sqlstate::IN_FAILED_SQL_TRANSACTION;
             Some(sqlstate::classify(&code, false))
         } else {
             None
         };
         match failure {
             Some(failure @ (Failure::Retryable | Failure::Disconnected)) => {
-                return Ok(Some(failure));
+                return Ok(Chain {
+                    failure: Some(failure),
+                    only_aborted: false,
+                });
             }
             Some(failure) => found = found.or(Some(failure)),
             None => {}
@@ -125,5 +136,8 @@ pub(crate) fn failure_in_chain(
             pending.push(link.getattr(attribute)?);
         }
     }
-    Ok(found)
+    Ok(Chain {
+        failure: found,
+        only_aborted,
+    })
 }

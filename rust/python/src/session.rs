@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmdb_core::drive::Drive;
+use bmdb_core::lease::Loss;
 use bmdb_core::session::SessionState;
 use bmdb_core::value::Value;
 use pyo3::exceptions::PyValueError;
@@ -32,7 +33,9 @@ impl Session {
 fn optional_limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     timeout
         .map(|seconds| {
-            Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| {
+            // max() would take NaN for zero.
+            let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+            Duration::try_from_secs_f64(seconds).map_err(|_| {
                 PyValueError::new_err(format!(
                     "timeout must be a number of seconds, not {seconds}"
                 ))
@@ -57,6 +60,12 @@ impl Session {
     #[getter]
     fn expired(&self) -> bool {
         self.state.loss().is_some()
+    }
+
+    /// True when the session has gone in another way than by being closed.
+    #[getter]
+    fn lost(&self) -> bool {
+        self.state.loss().is_some_and(|loss| loss != Loss::Closed)
     }
 
     /// Seconds; 0.0 once expired.

@@ -5,8 +5,8 @@ use std::thread::ThreadId;
 
 use bmdb_core::connection::Connection as CoreConnection;
 use bmdb_core::error::{Error, Result};
+use bmdb_core::migrate::explain_missing_schema;
 use bmdb_core::queries;
-use bmdb_core::retry::Failure;
 use bmdb_core::transaction::{Conclusion, Plan, Transaction as Core};
 use bmdb_core::value::Param;
 use bmdb_core::work::{Claim, End, WorkLease, claim};
@@ -16,7 +16,7 @@ use pyo3::types::PyTuple;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::drive;
-use crate::error::{failure_in_chain, to_python};
+use crate::error::{Chain, failure_in_chain, to_python};
 use crate::row::{Row, rows_to_python};
 use crate::value::param_from_python;
 use crate::work::{Work, machine_ids};
@@ -74,6 +74,9 @@ impl Transaction {
 
 impl Inner {
     async fn begin(&mut self) -> Result<()> {
+        if let Kind::End(end) = &mut self.kind {
+            end.begin()?;
+        }
         let outcome = self.tx.begin().await;
         if let (Err(error), Kind::End(end)) = (&outcome, &mut self.kind) {
             end.failed(error);
@@ -81,7 +84,11 @@ impl Inner {
         outcome
     }
 
-    async fn conclude(&mut self, raised: Option<Option<Failure>>) -> Result<&'static str> {
+    async fn conclude(&mut self, raised: Option<Chain>) -> Result<&'static str> {
+        let raised = raised.map(|chain| match chain.only_aborted {
+            true => self.tx.first_failure().or(chain.failure),
+            false => chain.failure,
+        });
         let outcome = self.tx.conclude(raised).await;
         match (&outcome, &mut self.kind) {
             (Ok(Conclusion::Committed), Kind::End(end)) => end.done(),
@@ -96,6 +103,12 @@ impl Inner {
             Conclusion::Again => "again",
             Conclusion::Raise => "raise",
         })
+    }
+
+    /// One of our own statements: without its tables it is the schema that is missing.
+    async fn call(&mut self, sql: &str, params: &[Param]) -> Result<Vec<tokio_postgres::Row>> {
+        let rows = self.tx.query(sql, params).await;
+        rows.map_err(explain_missing_schema)
     }
 
     async fn claim(
@@ -139,10 +152,7 @@ fn work_object(py: Python<'_>, lease: Option<Arc<WorkLease>>) -> PyResult<Py<PyA
     }
 }
 
-fn raised(
-    py: Python<'_>,
-    exception: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Option<Option<Failure>>> {
+fn raised(py: Python<'_>, exception: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Chain>> {
     exception
         .map(|exception| failure_in_chain(py, exception))
         .transpose()
@@ -240,7 +250,7 @@ impl Transaction {
     fn call(&self, py: Python<'_>, name: &str, params: &Bound<'_, PyTuple>) -> PyResult<Vec<Row>> {
         let (sql, params) = (known(name)?, parameters(params)?);
         let mut inner = self.enter(py, true)?;
-        let rows = drive::run(py, async move { inner.tx.query(sql, &params).await })?;
+        let rows = drive::run(py, async move { inner.call(sql, &params).await })?;
         rows_to_python(py, &rows)
     }
 
@@ -254,7 +264,7 @@ impl Transaction {
         let mut inner = self.enter(py, false)?;
         drive::spawn(
             py,
-            async move { inner.tx.query(sql, &params).await },
+            async move { inner.call(sql, &params).await },
             |py, rows| rows_object(py, &rows),
         )
     }

@@ -1,5 +1,6 @@
 -- The first eight hexadecimal digits of a WAL file's name are the timeline; a standby has none to give.
 SELECT
+    pg_backend_pid() AS pid,
     current_setting('server_version_num')::int AS version,
     pg_is_in_recovery() AS standby,
     CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS timeline

@@ -18,6 +18,7 @@ impl Transaction {
     /// `raised` is `None` when it returned; `Some(failure)` when it raised, with the failure of the database error in
     /// the exception's chain, if there is one.
     pub async fn conclude(&mut self, raised: Option<Option<Failure>>) -> Result<Conclusion> {
+        self.pool.check_usable()?;
         if !self.running() {
             return Err(Error::WorkState("this transaction has ended".to_owned()));
         }
@@ -44,17 +45,24 @@ impl Transaction {
     }
 
     async fn step_until_settled(&mut self, raised: Option<Option<Failure>>) -> Result<Conclusion> {
+        let open = match (raised, self.checkout.as_mut().map(Checkout::conn)) {
+            (None, Some(conn)) if !conn.broken => conn.still_open().await?,
+            _ => false,
+        };
         let event = match raised {
             Some(failure) => Event::Raised(self.effective(failure)),
-            None => match self.checkout.as_mut().map(Checkout::conn) {
-                Some(conn) if !conn.broken => Event::Returned,
-                // The callback swallowed the error that broke the connection.
-                _ => Event::ReturnedAfter(
-                    self.error
-                        .as_ref()
-                        .map_or(Failure::Disconnected, Error::failure),
-                ),
-            },
+            None if open => Event::Returned,
+            // The server hung up, or the callback swallowed the error that broke the connection. Known before COMMIT
+            // is sent, that leaves no doubt about the outcome.
+            None => Event::ReturnedAfter(
+                self.error
+                    .get_or_insert_with(|| {
+                        Error::ConnectionFailed(
+                            "the server closed the connection before COMMIT".to_owned(),
+                        )
+                    })
+                    .failure(),
+            ),
         };
         self.advance(event);
         loop {
@@ -84,6 +92,13 @@ impl Transaction {
             };
             self.advance(event);
         }
+    }
+
+    /// What the callback's first error was that the server has not got over, for an exception that only says that the
+    /// transaction is aborted (25P02).
+    #[must_use]
+    pub fn first_failure(&self) -> Option<Failure> {
+        self.error.as_ref().map(Error::failure)
     }
 
     /// A broken connection ends an attempt whatever else the callback made of it.

@@ -1,0 +1,232 @@
+"""The commands, each a few questions to the database and an answer as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+import bmdb
+from bmdb.cli import backoff as _backoff
+from bmdb.cli import fleet
+from bmdb.cli.terminal import print_error, print_json, print_table
+from bmdb.conninfo import ENVIRONMENT_VARIABLE
+
+__all__ = ["app"]
+
+_EPILOG = """\b
+Exit status:
+  0    done
+  1    the answer is bad (what was asked for does not exist, an invariant of the demo broke), or the database failed
+  2    the command line or the connection string cannot be used
+  130  interrupted
+
+The database is named by --conninfo or $BMDB_CONNINFO: a libpq URI or key=value string, or embedded:PATH."""
+
+app = typer.Typer(
+    name="bmdb",
+    help="Leases work on machines, straight in the SQL database that describes them.",
+    epilog=_EPILOG,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Conninfo = Annotated[
+    str | None,
+    typer.Option("--conninfo", "-c", metavar="CONNINFO", help=f"The database; by default ${ENVIRONMENT_VARIABLE}."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: timestamps in ISO 8601, causes whole.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show so many at most.")]
+
+
+class Refused(typer.TyperException):
+    """A command line that can be parsed, but not followed."""
+
+    exit_code = 2
+
+
+class BadAnswer(typer.TyperException):
+    """The command ran, and what it found is not what was asked for."""
+
+    exit_code = 1
+
+
+@contextmanager
+def _opened(conninfo: str | None, *, migrated: bool = True) -> Iterator[bmdb.Connection]:
+    if not conninfo and not os.environ.get(ENVIRONMENT_VARIABLE):
+        raise Refused(f"no database given: say --conninfo CONNINFO, or set {ENVIRONMENT_VARIABLE}")
+    with bmdb.connect(conninfo or None, component="bmdb command line", pool_size=2) as connection:
+        if migrated and connection.schema_version() == 0:
+            raise BadAnswer("this database has no schema of bmdb: run `bmdb migrate` first")
+        yield connection
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bmdb {bmdb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Leases work on machines, straight in the SQL database that describes them."""
+
+
+@app.command()
+def demo(
+    machines: Annotated[int, typer.Option("--machines", min=10, help="How many machines.")] = 240,
+    workers: Annotated[int, typer.Option("--workers", min=2, help="How many worker processes.")] = 8,
+    rack: Annotated[
+        Path | None, typer.Option("--rack", exists=True, dir_okay=False, help="A CSV file of machines of your own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Watch leased work survive a killed worker.
+
+    Runs worker processes on a database of its own, kills one and freezes another. Takes under a minute. Ends with
+    status 1 if an invariant does not hold.
+    """
+    from bmdb import demo as demonstration
+
+    raise typer.Exit(demonstration.run(machines=machines, workers=workers, json=as_json, rack=rack))
+
+
+@app.command()
+def migrate(
+    given: Annotated[
+        str | None, typer.Argument(metavar="[CONNINFO]", help="The database; the same as --conninfo.")
+    ] = None,
+    to: Annotated[int | None, typer.Option("--to", min=0, help="A version other than the latest.")] = None,
+    conninfo: Conninfo = None,
+) -> None:
+    """Bring the schema up to date.
+
+    Can be run again at any time, and beside running workers.
+    """
+    if given and conninfo:
+        raise Refused("two databases given: leave out CONNINFO or --conninfo")
+    with _opened(given or conninfo, migrated=False) as connection:
+        before = connection.schema_version()
+        after = connection.migrate(to)
+    print(f"schema version {after}" + (", as before" if after == before else f" (it was {before})"))
+
+
+@app.command()
+def sessions(
+    conninfo: Conninfo = None,
+    limit: Limit = 100,
+    after: Annotated[UUID | None, typer.Option("--after", help="Begin after this session.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List sessions and what they hold.
+
+    By id, live and expired, each with the number of its leases.
+    """
+    with _opened(conninfo) as connection:
+        page = fleet.session_page(connection, after, limit)
+    if as_json:
+        print_json(page.document("sessions"))
+    else:
+        print_table(fleet.SESSION_COLUMNS, map(fleet.session_cells, page.items), fixed=fleet.FIXED)
+        _tell_rest("sessions", page.next)
+
+
+@app.command()
+def machines(
+    conninfo: Conninfo = None,
+    limit: Limit = 100,
+    after: Annotated[UUID | None, typer.Option("--after", help="Begin after this machine.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List machines: tags, work, backoffs.
+
+    By id, with the work on each and the backoffs that keep work off it now.
+    """
+    with _opened(conninfo) as connection:
+        page = fleet.machine_page(connection, after, limit)
+    if as_json:
+        print_json(page.document("machines"))
+    else:
+        print_table(fleet.MACHINE_COLUMNS, map(fleet.machine_cells, page.items), fixed=fleet.FIXED)
+        _tell_rest("machines", page.next)
+
+
+def _tell_rest(command: str, following: UUID | None) -> None:
+    if following is not None:
+        print_error(f"there are more: bmdb {command} --after {following}")
+
+
+@app.command()
+def history(
+    machine: Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.")],
+    conninfo: Conninfo = None,
+    limit: Limit = 100,
+    full: Annotated[bool, typer.Option("--full", help="Show causes whole, not just what sums them up.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what happened to a machine.
+
+    Its latest events, the oldest of them first. History outlives the machine.
+    """
+    with _opened(conninfo) as connection:
+        events, known = fleet.history(connection, machine, limit)
+    if not events and not known:
+        raise BadAnswer(f"there is no machine {machine}, nor any history of it: `bmdb machines` lists those there are")
+    if as_json:
+        print_json({"machine_id": machine, "events": [fleet.event_document(event) for event in events]})
+    else:
+        print_table(fleet.EVENT_COLUMNS, (fleet.event_cells(event, full) for event in events), fixed=fleet.FIXED)
+
+
+@app.command()
+def stats(conninfo: Conninfo = None, as_json: Json = False) -> None:
+    """Show the fleet in numbers."""
+    with _opened(conninfo) as connection:
+        statistics = connection.statistics()
+    if as_json:
+        print_json(dataclasses.asdict(statistics))
+    else:
+        print_table(fleet.STATISTICS_COLUMNS, fleet.statistics_rows(statistics))
+
+
+@app.command()
+def backoff(
+    initial: Annotated[str, typer.Option("--initial", metavar="DURATION", help="The first period.")] = "1s",
+    exponent: Annotated[float, typer.Option("--exponent", help="How much longer each is than the last.")] = 1.0,
+    maximum: Annotated[
+        str | None, typer.Option("--maximum", metavar="DURATION", help="The longest; by default the first one.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=1, max=10_000, help="How many; by default until the longest is reached."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show and plot the periods of a backoff.
+
+    They say for how long a machine is left alone after each failure in a row. Durations are written like 90s, 1m,
+    1.5h, 1h30m, or 300 for seconds.
+    """
+    try:
+        plan = _backoff.plan(initial, exponent, maximum, count)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    for warning in plan.warnings:
+        print_error(f"warning: {warning}")
+    if as_json:
+        print_json(plan.document())
+    else:
+        print_table(_backoff.COLUMNS, plan.rows())
+        plan.print_plot()

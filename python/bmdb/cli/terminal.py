@@ -1,0 +1,125 @@
+"""What the commands write: tables and JSON on standard output, one line for each error on standard error.
+
+Causes, runtime infos, names of components and processes, and the database's messages come from outside. Here they are
+made harmless to a terminal: a control character, an escape sequence or a mark that turns the direction of text is shown
+as what it is, and rich's markup means nothing in them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Any
+from uuid import UUID
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "SUMMARY_LENGTH",
+    "WarningHandler",
+    "one_line",
+    "print_error",
+    "print_json",
+    "print_table",
+    "summary",
+    "visible",
+]
+
+SUMMARY_LENGTH = 72
+# Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_GAP = 2
+
+
+def visible(text: str) -> str:
+    """The text with every character that a terminal would act on, or not show, written as its escape."""
+    return "".join(_escaped(mark) if unicodedata.category(mark) in _UNSEEN else mark for mark in text)
+
+
+def _escaped(mark: str) -> str:
+    code = ord(mark)
+    if mark in _SHORT:
+        return _SHORT[mark]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def one_line(text: str) -> str:
+    """The text on one line, with each run of white space as one space, and visible."""
+    return visible(" ".join(text.split()))
+
+
+def summary(cause: str) -> str:
+    """A cause in a few words: its first line, or the last one of a Python traceback, cut to SUMMARY_LENGTH."""
+    lines = [line for line in cause.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    traceback = lines[0].lstrip().startswith("Traceback (most recent call last)")
+    # What is cut off need not be looked at; the longest escape takes ten characters.
+    shown = one_line(lines[-1 if traceback else 0][: 10 * SUMMARY_LENGTH])
+    return shown if len(shown) <= SUMMARY_LENGTH else shown[: SUMMARY_LENGTH - 1] + "…"
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    print(f"bmdb: {one_line(message)}", file=sys.stderr)
+
+
+class WarningHandler(logging.Handler):
+    """Shows the library's warnings like errors: one line each, and visible."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_error(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; timestamps in ISO 8601 and UTC, ids as text, everything beyond ASCII escaped."""
+    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=True))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, fixed: frozenset[str] = frozenset()) -> None:
+    """A table of cells that are already visible; what is not for a terminal is as wide as it has to be.
+
+    Where a terminal is too narrow, cells are wrapped, except those of the `fixed` columns, which keep to one line.
+    """
+    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    cells = [[cell.split("\n") for cell in row] for row in (columns, *rows)]
+    widths = [max(cell_len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    fits = sum(widths) + _GAP * (len(widths) - 1) <= console.width
+    if fits or not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        # Rich takes seconds for thousands of rows, which is for nothing when there is nothing to wrap.
+        for row in cells:
+            for lines in zip_longest(*row, fillvalue=""):
+                padded = (set_cell_size(line, width) for line, width in zip(lines, widths, strict=True))
+                print((" " * _GAP).join(padded).rstrip())
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in fixed, overflow="fold")
+    for row in cells[1:]:
+        table.add_row(*(Text("\n".join(cell)) for cell in row))
+    # Rich would end the process when the pipe is closed.
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())

@@ -1,0 +1,1 @@
+"""One file for each fault, numbered as in the list of what must not break."""

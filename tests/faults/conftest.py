@@ -1,0 +1,43 @@
+"""What the tests of faults share: a table for users' writes, a connection through the proxy, metrics by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import bmdb
+from tests.proxy import Proxy
+
+# The sum of a metric's samples that carry the labels given.
+Metric = Callable[..., float]
+
+
+@pytest.fixture
+def writes(sql: psycopg.Connection[Any]) -> str:
+    """Name of an empty table with one text column `what`, for users' transactions to write to."""
+    sql.execute("CREATE TABLE writes (what text)")
+    return "writes"
+
+
+@pytest.fixture
+def proxied(proxy: Proxy, database: str) -> Iterator[bmdb.Connection]:
+    """An open bmdb connection that leads through the proxy."""
+    with bmdb.connect(proxy.conninfo(database), component="proxied") as opened:
+        yield opened
+
+
+@pytest.fixture
+def metric() -> Metric:
+    """A function (connection, name, **labels) that answers the sum of the counters or gauges that match."""
+
+    def total(connection: bmdb.Connection, name: str, **labels: str) -> float:
+        return sum(
+            float(value)
+            for found, kind, having, value in connection.metrics()
+            if found == name and kind != "histogram" and labels.items() <= having.items()
+        )
+
+    return total

@@ -1,0 +1,91 @@
+"""The server itself says that nobody knows how a commit ended (40003, as CockroachDB does): as good as a lost reply.
+
+The last test plays CockroachDB's protocol on PostgreSQL, by a banner that says so: there the commit is a RELEASE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+import bmdb
+from tests.proxy import Proxy
+
+UNKNOWN = "40003"
+PROCESS = "Doubtful"
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_plain_transaction_is_ambiguous_and_resolves(
+    proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any], writes: str, committed: bool
+) -> None:
+    session = proxied.start_session(interval=120)
+    runs: list[int] = []
+
+    def write(q: bmdb.Queries) -> None:
+        runs.append(q.execute("INSERT INTO writes VALUES ('x')"))
+
+    with proxy.injecting(UNKNOWN, executed=committed) as told, pytest.raises(bmdb.AmbiguousCommitError) as caught:
+        session.transact(write)
+    assert told.hits == 1
+    assert runs == [1]
+    assert caught.value.resolve(timeout=5) is committed
+    assert sql.execute("SELECT count(*) FROM writes").fetchone() == (int(committed),)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_work_and_finish_settle_it(
+    proxy: Proxy,
+    proxied: bmdb.Connection,
+    writes: str,
+    sql: psycopg.Connection[Any],
+    machines: Callable[[int], list[UUID]],
+    committed: bool,
+) -> None:
+    (machine,) = machines(1)
+    session = proxied.start_session(interval=120)
+    retrievals: list[int] = []
+    commits: list[int] = []
+
+    def retrieve(q: bmdb.Queries) -> Any:
+        retrievals.append(1)
+        return q.fetch("SELECT machine_id FROM machines")
+
+    def commit(q: bmdb.Queries) -> None:
+        commits.append(q.execute("INSERT INTO writes VALUES ('finished')"))
+
+    with proxy.injecting(UNKNOWN, executed=committed):
+        work = session.work(PROCESS, retrieve)
+    with proxy.injecting(UNKNOWN, executed=committed):
+        work.finish(commit)
+    assert len(retrievals) == len(commits) == (1 if committed else 2)
+    assert sql.execute("SELECT count(*) FROM writes").fetchone() == (1,)
+    assert [event.event for event in proxied.history_of(machine)] == ["Started", "Finished"]
+
+
+def test_on_release_it_is_ambiguous_and_the_callback_is_not_run_again(
+    proxy: Proxy, database: str, sql: psycopg.Connection[Any], writes: str
+) -> None:
+    sql.execute("CREATE FUNCTION public.version() RETURNS text RETURN 'CockroachDB CCL v99 (played)'")
+    disguised = proxy.conninfo(database, options="-c search_path=public,pg_catalog")
+    runs: list[int] = []
+
+    def write(q: bmdb.Queries) -> None:
+        runs.append(q.execute("INSERT INTO writes VALUES ('x')"))
+
+    with bmdb.connect(disguised, component="roach") as connection:
+        session = connection.start_session(interval=120)
+        session.transact(write)
+        assert proxy.count("RELEASE SAVEPOINT cockroach_restart") >= 1
+        runs.clear()
+        with proxy.injecting(UNKNOWN, "RELEASE") as told, pytest.raises(bmdb.AmbiguousCommitError) as caught:
+            session.transact(write)
+        assert told.hits == 1
+        assert runs == [1]
+        # There are no transaction ids to ask by, and nothing is made up.
+        with pytest.raises(TimeoutError):
+            caught.value.resolve(timeout=0.5)
