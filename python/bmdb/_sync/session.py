@@ -119,7 +119,7 @@ class Session:
         transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
         machine that somebody leased or finished meanwhile is never leased by mistake.
 
-        When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` is asked again.
+        When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` runs again.
 
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
         returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
