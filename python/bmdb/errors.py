@@ -9,10 +9,12 @@ from typing import Protocol
 class Server(Protocol):
     """Whoever can say how a transaction ended."""
 
-    def transaction_outcome(self, xid: int | None, timeline: int | None, timeout: float) -> bool | None: ...
+    def transaction_outcome(
+        self, xid: int | None, timeline: int | None, incarnation: int | None, timeout: float
+    ) -> bool | None: ...
 
     def transaction_outcome_async(
-        self, xid: int | None, timeline: int | None, timeout: float
+        self, xid: int | None, timeline: int | None, incarnation: int | None, timeout: float
     ) -> Awaitable[bool | None]: ...
 
 
@@ -103,30 +105,43 @@ class TransactionRestartError(Error):
 class AmbiguousCommitError(Error):
     """COMMIT was sent and its answer was lost: the transaction is committed, or it is not.
 
-    `xid` and `timeline` name the transaction to the server that ran it (each None where there is no such thing).
+    `xid`, `timeline` and `incarnation` name the transaction to the server that ran it (each None where there is no such
+    thing): its id, the log on which the id means something, and when the server last recovered from a crash, after which
+    it may give the id to another transaction.
     """
 
-    def __init__(self, message: str, xid: int | None = None, timeline: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        xid: int | None = None,
+        timeline: int | None = None,
+        incarnation: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.xid = xid
         self.timeline = timeline
+        self.incarnation = incarnation
         self._server: Server | None = None
 
     def resolve(self, timeout: float = 30.0) -> bool:
         """Asks the server how the transaction ended: True committed, False aborted.
 
         Waits up to `timeout` seconds for a server that is unreachable or still at it, then raises TimeoutError; that
-        is also raised when the server can never tell (after a failover, or where it keeps no transaction ids).
+        is also raised when the server can never tell: after a failover or a crash, or where it keeps no such ids.
         """
         if self._server is None:
             raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
-        return self._told(self._server.transaction_outcome(self.xid, self.timeline, timeout), timeout)
+        return self._told(self._server.transaction_outcome(*self._id, timeout), timeout)
 
     async def aresolve(self, timeout: float = 30.0) -> bool:
         """The same for errors from an AsyncConnection."""
         if self._server is None:
             raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
-        return self._told(await self._server.transaction_outcome_async(self.xid, self.timeline, timeout), timeout)
+        return self._told(await self._server.transaction_outcome_async(*self._id, timeout), timeout)
+
+    @property
+    def _id(self) -> tuple[int | None, int | None, int | None]:
+        return self.xid, self.timeline, self.incarnation
 
     def _ask(self, server: Server) -> None:
         """Names whom to ask; the first one stands."""
@@ -139,7 +154,7 @@ class AmbiguousCommitError(Error):
         return outcome
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), self.xid, self.timeline))
+        return (type(self), (str(self), *self._id))
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

@@ -1,4 +1,4 @@
-"""Row 33, at bad moments: inside a callback, while claims queue up, after the child has slept past its trust."""
+"""Row 33, at bad moments: in a callback, while claims queue up, after the child slept past its parent's trust."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ WORKER = """
         print("not interrupted", flush=True)
     except KeyboardInterrupt as error:
         print("interrupted", time.monotonic(), getattr(error, "committed", "-"), flush=True)
+    # Until the test has taken its obstacle away.
+    input()
     release.set()
     session.transact(lambda q: q.execute("INSERT INTO writes VALUES ('after')"))
     session.close()
@@ -72,6 +74,7 @@ def interrupt(process: WorkerProcess) -> tuple[float, str]:
 
 def end_well(process: WorkerProcess, sql: psycopg.Connection[Any], left: list[str]) -> None:
     """The worker goes on with the same connection and ends, and only `left` was written."""
+    process.send()
     process.expect("done", timeout=10)
     assert process.wait() == 0
     assert process.errors == []
@@ -130,11 +133,11 @@ def test_connecting(proxy: Proxy, database: str, sql: psycopg.Connection[Any], s
     block = 'hold_a_connection(); print("blocking", flush=True); input(); session.transact(write_and("SELECT 1"))'
     process = worker(spawn, block, proxy.conninfo(database))
     process.expect("blocking")
-    # The heartbeat's goes on: it has nothing to send for several seconds.
-    opened = len(proxy.connections)
-    with proxy.swallowing():
+    # One of the pool and the heartbeat's; the next is the one meant.
+    eventually(lambda: len(proxy.connections) == 2)
+    with proxy.swallowing(connection=2):
         process.send()
-        eventually(lambda: len(proxy.connections) > opened)
+        eventually(lambda: len(proxy.connections) == 3)
         time.sleep(0.2)
         seconds, _ = interrupt(process)
         assert seconds < LIMIT

@@ -72,6 +72,14 @@ def test_the_row_is_deleted_and_nothing_is_said(
     assert events == [("Canceled", EXITS), ("Started", EXITS)]
 
 
+def wait_until_idle(proxy: Proxy) -> None:
+    """Waits until the heartbeat has its connection and nobody asks for anything for a while."""
+    batches = -1
+    while (asked := sum(record.batches for record in proxy.connections)) != batches or len(proxy.connections) < 2:
+        batches = asked
+        time.sleep(0.3)
+
+
 @pytest.mark.parametrize("mode", ["swallowing", "refusing"])
 def test_a_server_that_cannot_be_reached_holds_the_exit_up_for_two_seconds_at_most(
     proxy: Proxy, database: str, sql: psycopg.Connection[Any], machines: MakeMachines, spawn: Spawn, mode: str
@@ -79,6 +87,7 @@ def test_a_server_that_cannot_be_reached_holds_the_exit_up_for_two_seconds_at_mo
     (machine,) = machines(1)
     process = spawn(WORKER, proxy.conninfo(database), str(machine), "wait")
     process.expect("working")
+    wait_until_idle(proxy)
     with proxy.swallowing() if mode == "swallowing" else proxy.refusing():
         if mode == "refusing":
             proxy.reset()

@@ -114,6 +114,13 @@ impl fmt::Display for Host {
     }
 }
 
+// Where libpq leaves these to the system, whose two hours are no use to a lease: a link that dies while a statement waits
+// for its answer is noticed within 20 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_COUNT: u32 = 3;
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// TCP keepalive settings; absent ones are the system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keepalives {
@@ -191,14 +198,22 @@ impl Config {
             },
             keepalives: Keepalives {
                 enabled: keywords.number::<i64>("keepalives")? != Some(0),
-                idle: keywords.duration("keepalives_idle", Duration::from_secs)?,
-                interval: keywords.duration("keepalives_interval", Duration::from_secs)?,
+                idle: keywords.duration("keepalives_idle", Duration::from_secs, KEEPALIVE_IDLE)?,
+                interval: keywords.duration(
+                    "keepalives_interval",
+                    Duration::from_secs,
+                    KEEPALIVE_INTERVAL,
+                )?,
                 count: keywords
                     .number::<i64>("keepalives_count")?
-                    .and_then(|n| u32::try_from(n).ok())
+                    .map_or(Some(KEEPALIVE_COUNT), |n| u32::try_from(n).ok())
                     .filter(|n| *n > 0),
             },
-            tcp_user_timeout: keywords.duration("tcp_user_timeout", Duration::from_millis)?,
+            tcp_user_timeout: keywords.duration(
+                "tcp_user_timeout",
+                Duration::from_millis,
+                TCP_USER_TIMEOUT,
+            )?,
             target_session_attrs: keywords
                 .choice(
                     "target_session_attrs",
@@ -282,12 +297,17 @@ impl Keywords {
     }
 
     /// A positive number of units; zero and below mean the system's default, as in libpq.
-    fn duration(&mut self, keyword: &str, unit: fn(u64) -> Duration) -> Result<Option<Duration>> {
-        Ok(self
-            .number::<i64>(keyword)?
-            .and_then(|n| u64::try_from(n).ok())
-            .filter(|n| *n > 0)
-            .map(unit))
+    /// `unset` unless given; zero leaves it to the system, as in libpq.
+    fn duration(
+        &mut self,
+        keyword: &str,
+        unit: fn(u64) -> Duration,
+        unset: Duration,
+    ) -> Result<Option<Duration>> {
+        let Some(number) = self.number::<i64>(keyword)? else {
+            return Ok(Some(unset));
+        };
+        Ok(u64::try_from(number).ok().filter(|n| *n > 0).map(unit))
     }
 
     fn choice<T: Copy>(&mut self, keyword: &str, choices: &[(&str, T)]) -> Result<Option<T>> {

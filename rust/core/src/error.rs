@@ -91,6 +91,8 @@ pub struct TransactionId {
     pub xid: Option<u64>,
     /// The WAL timeline on which the id means something.
     pub timeline: Option<u32>,
+    /// When the server last recovered from a crash, as far as it tells: since then it may have given the id to another.
+    pub incarnation: Option<i64>,
 }
 
 /// The fields of a server's ErrorResponse that callers act on.

@@ -36,6 +36,8 @@ pub struct Server {
     pub banner: String,
     /// The WAL timeline; `None` on a standby or where there is none.
     pub timeline: Option<u32>,
+    /// Changes when the server recovers from a crash.
+    pub incarnation: Option<i64>,
     /// The backend that serves this connection, where the server numbers them.
     pub pid: Option<i32>,
 }
@@ -103,6 +105,7 @@ impl Conn {
         if self.server.dialect == Dialect::PostgreSql {
             let rows = self.query(queries::SERVER_IDENTITY.sql, &[]).await?;
             let timeline: Option<String> = rows.first().and_then(|row| row.get("timeline"));
+            self.server.incarnation = rows.first().and_then(|row| row.get("incarnation"));
             self.server.pid = rows.first().map(|row| row.get("pid"));
             self.server.timeline = timeline.and_then(|text| u32::from_str_radix(&text, 16).ok());
         }
@@ -383,13 +386,16 @@ async fn pump(mut connection: PgConnection, doubtful_commit: Arc<AtomicBool>) {
     }
 }
 
+/// Boxed, as handing a connection out and taking it back would otherwise copy its kilobyte each time.
+type IdleConn = Box<Conn>;
+
 /// The connections of one `Connection`.
 pub struct Pool {
     config: Config,
     drive: Drive,
     size: usize,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Conn>>,
+    idle: Mutex<Vec<IdleConn>>,
     closed: AtomicBool,
     server: OnceLock<Server>,
     owner: u32,
@@ -487,7 +493,7 @@ impl Pool {
             None => {
                 let conn = Conn::open(&self.config, &self.drive, limit).await?;
                 self.server.get_or_init(|| conn.server().clone());
-                conn
+                Box::new(conn)
             }
         };
         Ok(Checkout {
@@ -518,7 +524,7 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Conn>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<IdleConn>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -554,7 +560,7 @@ impl Pool {
 
 /// A connection in use. Dropping it gives it back, or drops it when it broke or may still be in a transaction.
 pub struct Checkout {
-    conn: Option<Conn>,
+    conn: Option<IdleConn>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }

@@ -109,7 +109,6 @@ queries! {
     WORK_DELETE_BACKOFF = "work", "delete_backoff", None;
     WORK_FAIL = "work", "fail", One;
     WORK_FINISH = "work", "finish", One;
-    WORK_HELD = "work", "held", One;
     WORK_HISTORY_LATEST = "work", "history_latest", Many;
     WORK_HISTORY_OF = "work", "history_of", Many;
     WORK_INSERT_BACKOFF = "work", "insert_backoff", None;
@@ -117,6 +116,7 @@ queries! {
     WORK_LIST = "work", "list", Many;
     WORK_RELEASE = "work", "release", None;
     WORK_START = "work", "start", One;
+    WORK_RECORDED = "work", "recorded", One;
     WORK_UNKNOWN = "work", "unknown", One;
     WORKFLOW_AGENT_RECOVERY = "workflow", "agent_recovery", Many;
     WORKFLOW_AGENT_START = "workflow", "agent_start", Many;

@@ -117,7 +117,7 @@ pub enum Verdict {
     Fail,
     /// Nothing is committed; retries or time are used up.
     Exhausted {
-        /// How often the callback ran.
+        /// How often it was tried; the callback did not run in those that met a conflict at BEGIN.
         attempts: u32,
     },
     /// The last run of the callback is committed or nothing is; which of the two is not known.
@@ -199,6 +199,8 @@ pub struct Machine {
     limits: Limits,
     settles: bool,
     attempts: u32,
+    /// Attempts that met a conflict in the statement sent with BEGIN, so that the callback did not even run.
+    conflicts_at_begin: u32,
     begin_failures: u32,
     stage: Stage,
 }
@@ -212,6 +214,7 @@ impl Machine {
             limits,
             settles,
             attempts: 0,
+            conflicts_at_begin: 0,
             begin_failures: 0,
             stage: Stage::New,
         }
@@ -311,9 +314,14 @@ impl Machine {
     }
 
     fn begin_failed(&mut self, failure: Failure, elapsed: Duration, random: f64) -> Stage {
+        if failure == Failure::Retryable {
+            // A conflict like any other: the connection is sound, and the attempt counts.
+            self.conflicts_at_begin = self.conflicts_at_begin.saturating_add(1);
+            return self.retry_by_begin(false, elapsed, random);
+        }
         let passing = match failure {
-            Failure::Disconnected | Failure::Overloaded | Failure::Retryable => true,
-            Failure::Ambiguous | Failure::Permanent => false,
+            Failure::Disconnected | Failure::Overloaded => true,
+            Failure::Retryable | Failure::Ambiguous | Failure::Permanent => false,
         };
         if !passing || self.begin_failures >= BEGIN_RETRIES || !self.in_time(elapsed) {
             return Stage::Finished(Verdict::Fail);
@@ -393,7 +401,7 @@ impl Machine {
 
     /// Full jitter: anything up to a ceiling that doubles with each retry, so that rivals part.
     fn sleep(&self, random: f64, then: Wake) -> Stage {
-        let doublings = self.attempts.saturating_sub(1).min(31);
+        let doublings = self.tries().saturating_sub(1).min(31);
         let ceiling = self
             .limits
             .first_delay
@@ -406,7 +414,11 @@ impl Machine {
     }
 
     fn may_retry(&self, elapsed: Duration) -> bool {
-        self.attempts <= self.limits.max_retries && self.in_time(elapsed)
+        self.tries() <= self.limits.max_retries && self.in_time(elapsed)
+    }
+
+    fn tries(&self) -> u32 {
+        self.attempts.saturating_add(self.conflicts_at_begin)
     }
 
     fn in_time(&self, elapsed: Duration) -> bool {
@@ -415,7 +427,7 @@ impl Machine {
 
     fn exhausted(&self) -> Verdict {
         Verdict::Exhausted {
-            attempts: self.attempts,
+            attempts: self.tries(),
         }
     }
 }

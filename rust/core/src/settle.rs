@@ -1,7 +1,8 @@
 //! Finding out how a transaction ended whose COMMIT was not answered.
 //!
-//! PostgreSQL knows the status of a transaction by its id, on the WAL timeline on which it ran. On another timeline, or
-//! where there are no such ids, the lease's own row is all there is to go by.
+//! PostgreSQL knows the status of a transaction by its id, on the WAL timeline on which it ran and until it crashes: after a
+//! crash it may give an id that never reached the log to another transaction. Claims and ends of work can also be told by
+//! their event in history, which they write and nobody takes back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
 use crate::pool::{Conn, Pool};
 use crate::queries;
+use crate::sqlstate;
 use crate::transaction::uuid;
 use crate::value::Param;
 
@@ -31,11 +33,11 @@ pub struct Claimed {
 
 /// Asks until there is an answer, for `limit` at most: committed, aborted, or `None` when nobody can tell.
 ///
-/// `lease` is the lease that the transaction claimed (`true`) or ended (`false`).
+/// `lease` is the lease that the transaction claimed or ended, with the event that it wrote.
 pub async fn outcome(
     pool: &Arc<Pool>,
     id: &TransactionId,
-    lease: Option<(&Claimed, bool)>,
+    lease: Option<(&Claimed, &'static str)>,
     limit: Duration,
 ) -> Result<Option<bool>> {
     let end = Instant::now() + limit;
@@ -67,34 +69,49 @@ enum Answer {
 async fn ask(
     pool: &Arc<Pool>,
     id: &TransactionId,
-    lease: Option<(&Claimed, bool)>,
+    lease: Option<(&Claimed, &'static str)>,
 ) -> Result<Answer> {
     let mut checkout = pool.checkout().await?;
     let conn = checkout.conn();
-    if id.xid.is_some() && id.timeline.is_some() && id.timeline == conn.server().timeline {
+    let server = conn.server();
+    let same_log = id.xid.is_some() && id.timeline.is_some() && id.timeline == server.timeline;
+    let crashed = id.incarnation != server.incarnation;
+    if same_log && !crashed {
         return status(conn, id.xid.unwrap_or_default()).await;
     }
-    let Some((lease, claimed)) = lease else {
+    if let Some((lease, event)) = lease {
+        return Ok(match (recorded(conn, lease, event).await?, same_log) {
+            (true, _) => Answer::Known(true),
+            // No transaction survives a crash, so what is not there will not come.
+            (false, true) => Answer::Known(false),
+            (false, false) => Answer::Never,
+        });
+    }
+    if !same_log {
         return Ok(Answer::Never);
-    };
+    }
+    match status(conn, id.xid.unwrap_or_default()).await {
+        // It may be another transaction's by now.
+        Ok(Answer::Known(true)) => Ok(Answer::Never),
+        Ok(Answer::Known(false) | Answer::NotYet) => Ok(Answer::Known(false)),
+        // The id lies in the future, so the server has forgotten that it gave it.
+        Err(error) if error.sqlstate() == Some(sqlstate::INVALID_PARAMETER_VALUE) => {
+            Ok(Answer::Known(false))
+        }
+        other => other,
+    }
+}
+
+async fn recorded(conn: &mut Conn, lease: &Claimed, event: &str) -> Result<bool> {
     let params = [
         uuid(lease.machine),
         Param::Text(lease.process.clone()),
         uuid(lease.session),
         Param::Int(lease.token),
+        Param::Text(event.to_owned()),
     ];
-    let held = !conn
-        .query(queries::WORK_HELD.sql, &params)
-        .await?
-        .is_empty();
-    Ok(match (claimed, held) {
-        // There is the row that the transaction wrote.
-        (true, true) => Answer::Known(true),
-        // Not there: not committed, or committed and gone since.
-        (true, false) => Answer::Never,
-        // An end in flight may yet take it, and a row that is gone may have gone otherwise.
-        (false, _) => Answer::Never,
-    })
+    let rows = conn.query(queries::WORK_RECORDED.sql, &params).await?;
+    Ok(!rows.is_empty())
 }
 
 async fn status(conn: &mut Conn, xid: u64) -> Result<Answer> {
@@ -131,7 +148,7 @@ pub async fn quick_outcome(
     let started = Instant::now();
     let mut conn = Conn::open(&config, &drive, Some(limit)).await.ok()?;
     while started.elapsed() < limit {
-        if conn.server().timeline != id.timeline {
+        if conn.server().timeline != id.timeline || conn.server().incarnation != id.incarnation {
             return None;
         }
         match status(&mut conn, xid).await {

@@ -165,7 +165,8 @@ impl Transaction {
                 return Err(error);
             }
         };
-        let timeline = checkout.conn().server().timeline;
+        let server = checkout.conn().server();
+        let (timeline, incarnation) = (server.timeline, server.incarnation);
         match (&self.plan.opening, row) {
             (Opening::Nothing, _) => {}
             (_, Some(row)) => {
@@ -173,6 +174,7 @@ impl Transaction {
                 self.id = TransactionId {
                     xid: xid.and_then(|xid| u64::try_from(xid).ok()),
                     timeline,
+                    incarnation,
                 };
             }
             (Opening::Fence, None) => {

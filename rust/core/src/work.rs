@@ -80,6 +80,15 @@ impl Ending {
         }
     }
 
+    /// What history calls it.
+    fn event(&self) -> &'static str {
+        match self {
+            Ending::Finish => "Finished",
+            Ending::Fail { .. } => "Failed",
+            Ending::Cancel => "Canceled",
+        }
+    }
+
     fn result(&self) -> WorkResult {
         match self {
             Ending::Finish => WorkResult::Finished,
@@ -287,6 +296,7 @@ impl WorkLease {
             query,
             params,
             lease: self.claimed.clone(),
+            event: ending.event(),
         };
         Ok((
             opening,

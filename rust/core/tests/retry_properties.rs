@@ -179,22 +179,23 @@ proptest! {
         let mut elapsed = Duration::ZERO;
         let mut action = machine.start();
         let mut runs = 0;
+        let mut conflicts = 0;
         let mut steps = 0;
         for (index, passed, random) in choices {
             prop_assert!(world.allows(action), "{action:?}");
             match action {
                 Action::Finish(verdict) => {
                     if let Verdict::Exhausted { attempts } = verdict {
-                        prop_assert_eq!(attempts, runs);
+                        prop_assert_eq!(attempts, runs + conflicts);
                         let late = limits.max_elapsed.is_some_and(|limit| elapsed >= limit);
-                        prop_assert!(late || runs == limits.max_retries + 1);
+                        prop_assert!(late || runs + conflicts == limits.max_retries + 1);
                     }
                     break;
                 }
                 Action::Run { attempt } => {
                     runs += 1;
                     prop_assert_eq!(attempt, runs);
-                    prop_assert!(runs <= limits.max_retries + 1);
+                    prop_assert!(runs + conflicts <= limits.max_retries + 1);
                 }
                 Action::Sleep(delay) => {
                     prop_assert!(delay <= limits.max_delay);
@@ -207,6 +208,9 @@ proptest! {
             prop_assert_eq!(machine.attempts(), runs);
             let fitting: Vec<Event> = all_events().into_iter().filter(|e| answers(action, *e)).collect();
             let event = *index.get(&fitting);
+            if event == Event::BeginFailed(Retryable) {
+                conflicts += 1;
+            }
             world.record(protocol, event);
             elapsed += Duration::from_millis(passed);
             action = machine.step(event, elapsed, random).expect("the event fits");
@@ -393,7 +397,7 @@ fn a_commit_in_doubt_is_settled_and_only_then_retried() {
 
 #[test]
 fn a_begin_is_tried_again_with_growing_waits_and_then_surfaces() {
-    for failure in [Disconnected, Overloaded, Retryable] {
+    for failure in [Disconnected, Overloaded] {
         let mut events = Vec::new();
         for _ in 0..BEGIN_RETRIES {
             events.extend([Event::BeginFailed(failure), Event::Slept]);
@@ -423,6 +427,26 @@ fn a_begin_is_tried_again_with_growing_waits_and_then_surfaces() {
         );
         assert_eq!(actions, [Action::Finish(Verdict::Fail)]);
     }
+}
+
+#[test]
+fn a_conflict_at_begin_is_retried_on_the_same_connection_and_counts() {
+    let limits = Limits {
+        max_retries: 2,
+        ..Limits::default()
+    };
+    let conflict = [Event::BeginFailed(Retryable), Event::Slept];
+    let events = [&conflict[..], &conflict[..], &[Event::Begun]].concat();
+    let actions = play(Protocol::Rollback, limits, true, &events);
+    let anew = Action::Begin { reconnect: false };
+    let second = Action::Sleep(Duration::from_millis(4));
+    let run = Action::Run { attempt: 1 };
+    assert_eq!(actions, [FIRST_SLEEP, anew, second, anew, run]);
+
+    let events = [&conflict[..], &conflict[..], &conflict[..1]].concat();
+    let actions = play(Protocol::Rollback, limits, true, &events);
+    let exhausted = Action::Finish(Verdict::Exhausted { attempts: 3 });
+    assert_eq!(actions.last(), Some(&exhausted));
 }
 
 #[test]

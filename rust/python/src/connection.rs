@@ -306,29 +306,39 @@ impl Connection {
     }
 
     /// True committed, False aborted, None when that cannot be told within `timeout` seconds.
-    #[pyo3(signature = (xid, timeline, timeout))]
+    #[pyo3(signature = (xid, timeline, incarnation, timeout))]
     fn transaction_outcome(
         &self,
         py: Python<'_>,
         xid: Option<u64>,
         timeline: Option<u32>,
+        incarnation: Option<i64>,
         timeout: f64,
     ) -> PyResult<Option<bool>> {
-        let id = TransactionId { xid, timeline };
+        let id = TransactionId {
+            xid,
+            timeline,
+            incarnation,
+        };
         drive::run(py, self.core.transaction_outcome(&id, limit(timeout)?))
     }
 
-    #[pyo3(signature = (xid, timeline, timeout))]
+    #[pyo3(signature = (xid, timeline, incarnation, timeout))]
     fn transaction_outcome_async<'py>(
         &self,
         py: Python<'py>,
         xid: Option<u64>,
         timeline: Option<u32>,
+        incarnation: Option<i64>,
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (core, id, limit) = (
             self.core.clone(),
-            TransactionId { xid, timeline },
+            TransactionId {
+                xid,
+                timeline,
+                incarnation,
+            },
             limit(timeout)?,
         );
         drive::spawn(

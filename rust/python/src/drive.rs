@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,6 +58,8 @@ where
     F: Future<Output = Result<T>> + Send,
     T: Send,
 {
+    // Pinned here, so that only a reference is moved.
+    let future = pin!(future);
     py.detach(|| complete(future))
         .map_err(|error| to_python(py, error))
 }

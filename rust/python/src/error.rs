@@ -54,7 +54,12 @@ fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
             PyErr::from_value(class(py, "DatabaseError")?.call(arguments, Some(&keywords))?)
         }
         Error::AmbiguousCommit { transaction, .. } => {
-            let arguments = (text, transaction.xid, transaction.timeline);
+            let arguments = (
+                text,
+                transaction.xid,
+                transaction.timeline,
+                transaction.incarnation,
+            );
             PyErr::from_value(class(py, "AmbiguousCommitError")?.call1(arguments)?)
         }
         Error::RetriesExhausted { attempts, last } => {

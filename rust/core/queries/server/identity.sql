@@ -1,5 +1,7 @@
--- The first eight hexadecimal digits of a WAL file's name are the timeline; a standby has none to give.
+-- Statistics are discarded in crash recovery and kept otherwise, so the time of their reset tells a server that has
+-- crashed since. The first eight hexadecimal digits of a WAL file's name are the timeline; a standby has none to give.
 SELECT
+    (SELECT (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_bgwriter) AS incarnation,
     pg_backend_pid() AS pid,
     current_setting('server_version_num')::int AS version,
     pg_is_in_recovery() AS standby,

@@ -203,8 +203,8 @@ impl Transaction {
     async fn settle(&mut self) -> Result<Event> {
         self.drop_connection();
         let lease = match &self.plan.opening {
-            Opening::End { lease, .. } => Some((lease, false)),
-            _ => self.claimed.as_ref().map(|claimed| (claimed, true)),
+            Opening::End { lease, event, .. } => Some((lease, *event)),
+            _ => self.claimed.as_ref().map(|claimed| (claimed, "Started")),
         };
         // A lease is only worth settling for while it can be trusted; a little longer lets the server recover.
         let trusted = self

@@ -25,6 +25,8 @@ pub enum Opening {
         params: Vec<Param>,
         /// The lease it ends, to settle a lost commit by.
         lease: Claimed,
+        /// The event that it writes to history.
+        event: &'static str,
     },
 }
 

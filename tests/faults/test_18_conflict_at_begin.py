@@ -1,0 +1,29 @@
+"""A conflict met by the statement that travels with BEGIN is a conflict like any other."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+import bmdb
+from tests.proxy import Proxy
+
+
+@pytest.mark.parametrize("opening", ["pg_advisory_xact_lock_shared", "DELETE FROM work"], ids=["fence", "finish"])
+def test_conflicts_in_the_opening_are_retried_on_the_same_connection(proxy: Proxy, database: str, opening: str) -> None:
+    """Ten 40001 in a row, each as harmless as one in the callback: no error, no new connection, no long pauses."""
+    with (
+        bmdb.connect(proxy.conninfo(database), component="tests", pool_size=1) as connection,
+        connection.start_session(interval=20) as session,
+    ):
+        machine: UUID = session.transact(lambda q: q.new_machine().machine_id)
+        work = session.work("P", lambda q: [machine])
+        before = {statement.connection for statement in proxy.statements()}
+        with proxy.injecting("40001", matching=opening, times=10) as conflict:
+            if opening == "DELETE FROM work":
+                work.finish(lambda q: q.machine_delete_agent_started(machine))
+            else:
+                session.transact(lambda q: q.machine_delete_agent_started(machine))
+        assert conflict.hits == 10
+        assert {statement.connection for statement in proxy.statements()} == before
