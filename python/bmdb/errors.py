@@ -106,8 +106,8 @@ class AmbiguousCommitError(Error):
     """COMMIT was sent and its answer was lost: the transaction is committed, or it is not.
 
     `xid`, `timeline` and `incarnation` name the transaction to the server that ran it (each None where there is no such
-    thing): its id, the log on which the id means something, and when the server last recovered from a crash, after which
-    it may give the id to another transaction.
+    thing): its id, the log on which the id means something, and when the server last recovered from a crash, since when
+    it may have given the id to another transaction.
     """
 
     def __init__(

@@ -37,8 +37,11 @@ def untrack(connection: Closable) -> None:
 
 
 def _close_all() -> None:
+    # A forked child leaves its parent's connections alone.
+    ours = [connection for connection in _open if connection._owner == os.getpid()]
     end = time.monotonic() + EXIT_LIMIT
-    for connection in list(_open):
-        # A forked child leaves its parent's connections alone.
-        if connection._owner == os.getpid():
-            connection._close_within(max(0.1, end - time.monotonic()))
+    for connection in ours:
+        # Only begun, so that all close at once.
+        connection._close_within(0.0)
+    for connection in ours:
+        connection._close_within(max(0.0, end - time.monotonic()))

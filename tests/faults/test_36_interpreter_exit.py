@@ -98,3 +98,23 @@ def test_a_server_that_cannot_be_reached_holds_the_exit_up_for_two_seconds_at_mo
     assert process.errors == []
     # It could not be deleted, so it is there to be collected.
     assert sql.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
+
+
+def test_several_connections_that_cannot_be_closed_share_the_time(proxy: Proxy, database: str, spawn: Spawn) -> None:
+    source = """
+        import sys
+        import bmdb
+        connections = [bmdb.connect(sys.argv[1], component="worker") for _ in range(5)]
+        sessions = [connection.start_session(interval=20.0) for connection in connections]
+        print("working", flush=True)
+        input()
+    """
+    process = spawn(source, proxy.conninfo(database))
+    process.expect("working")
+    with proxy.swallowing():
+        started = time.monotonic()
+        process.send()
+        assert process.wait(10) == 0
+        seconds = time.monotonic() - started
+    assert process.errors == []
+    assert seconds <= 2.0

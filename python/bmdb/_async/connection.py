@@ -235,9 +235,9 @@ class AsyncConnection:
             # end sync only
 
     def _close_within(self, seconds: float) -> None:
-        """Closes at interpreter exit, when nothing may take long."""
+        """Closes at interpreter exit, when nothing may take long. May be called again, to wait on."""
         self._core.close_within(seconds)
-        self._listener.stop(timeout=0.2)
+        self._listener.stop(timeout=min(seconds, 0.2))
 
     async def __aenter__(self) -> Self:
         return self

@@ -222,9 +222,9 @@ class Connection:
             self._server.stop()
 
     def _close_within(self, seconds: float) -> None:
-        """Closes at interpreter exit, when nothing may take long."""
+        """Closes at interpreter exit, when nothing may take long. May be called again, to wait on."""
         self._core.close_within(seconds)
-        self._listener.stop(timeout=0.2)
+        self._listener.stop(timeout=min(seconds, 0.2))
 
     def __enter__(self) -> Self:
         return self

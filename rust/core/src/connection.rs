@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -58,6 +58,8 @@ pub struct Connection {
     collected: Mutex<Option<Instant>>,
     gates: Mutex<HashMap<String, Arc<crate::gate::Gate>>>,
     closed: AtomicBool,
+    closing: Mutex<Closing>,
+    close_ended: Condvar,
 }
 
 struct ConnectionSettings {
@@ -104,6 +106,8 @@ impl Connection {
             collected: Mutex::new(None),
             gates: Mutex::new(HashMap::new()),
             closed: AtomicBool::new(false),
+            closing: Mutex::new(Closing::NotBegun),
+            close_ended: Condvar::new(),
         })
     }
 
@@ -305,37 +309,49 @@ impl Connection {
         self.events.close();
     }
 
-    /// The same when the interpreter exits: done within `limit`, or left to collection.
+    /// The same when the interpreter exits: done within `limit`, or left to collection. May be called again to wait on,
+    /// so that several connections can be closed at once.
     pub fn close_within(self: &Arc<Self>, limit: Duration) {
-        let (done, finished) = std::sync::mpsc::channel::<()>();
-        let this = self.clone();
-        let close = move || {
-            match this.pool.drive() {
-                Drive::Caller(_) => crate::drive::complete(this.close()),
-                Drive::Runtime => {
-                    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                    {
-                        runtime.block_on(async {
-                            tokio::time::timeout(limit, this.close()).await.ok()
-                        });
-                    }
+        let mut stage = lock(&self.closing);
+        if *stage == Closing::NotBegun {
+            *stage = Closing::Begun;
+            let this = self.clone();
+            // On a thread of its own, so that a server that does not answer cannot hold up the exit.
+            let thread = std::thread::Builder::new().name("bmdb-close".to_owned());
+            if thread.spawn(move || this.close_here()).is_err() {
+                *stage = Closing::Done;
+            }
+        }
+        // Done, or out of time: either way the exit goes on.
+        drop(
+            self.close_ended
+                .wait_timeout_while(stage, limit, |stage| *stage != Closing::Done),
+        );
+    }
+
+    /// Closes from a thread that belongs to no runtime.
+    fn close_here(&self) {
+        match self.pool.drive() {
+            Drive::Caller(_) => crate::drive::complete(self.close()),
+            Drive::Runtime => {
+                if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                {
+                    runtime.block_on(self.close());
                 }
             }
-            // Nobody listens any more when the limit has passed.
-            let _ = done.send(());
-        };
-        // On a thread of its own, so that a server that does not answer cannot hold up the exit.
-        if std::thread::Builder::new()
-            .name("bmdb-close".to_owned())
-            .spawn(close)
-            .is_ok()
-        {
-            // Done, or out of time: either way the exit goes on.
-            let _ = finished.recv_timeout(limit);
         }
+        *lock(&self.closing) = Closing::Done;
+        self.close_ended.notify_all();
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    NotBegun,
+    Begun,
+    Done,
 }
 
 async fn end_within(tx: &mut Transaction, session: &SessionState) -> Result<()> {

@@ -22,7 +22,7 @@ struct State {
     width: f64,
     inside: usize,
     pause: f64,
-    waiting: VecDeque<oneshot::Sender<()>>,
+    waiting: VecDeque<oneshot::Sender<Pass>>,
 }
 
 /// The gate of one process.
@@ -37,13 +37,13 @@ pub struct Gate {
 pub enum Entry {
     /// Nothing: inside already.
     Inside(Pass),
-    /// Wait for this, then inside.
-    Wait(oneshot::Receiver<()>),
+    /// Wait for this.
+    Wait(oneshot::Receiver<Pass>),
 }
 
 /// The right to be inside. Dropped: outside again.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct Pass(Option<Arc<Gate>>);
 
 impl Gate {
     /// A gate that lets `widest` through at once at first, and never more.
@@ -68,28 +68,22 @@ impl Gate {
         let mut state = self.lock();
         if state.inside < state.allowed() {
             state.inside += 1;
-            return Entry::Inside(Pass(self.clone()));
+            return Entry::Inside(Pass(Some(self.clone())));
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(sender);
         Entry::Wait(receiver)
     }
 
-    /// To be called when the wait of [`Entry::Wait`] is over.
-    #[must_use]
-    pub fn admitted(self: &Arc<Self>) -> Pass {
-        Pass(self.clone())
-    }
-
     /// A claim went well.
-    pub fn on_success(&self) {
+    pub fn on_success(self: &Arc<Self>) {
         let mut state = self.lock();
         state.pause *= 0.8;
         if state.pause < FIRST_PAUSE / 4.0 {
             state.pause = 0.0;
         }
         state.width = (state.width + 1.0 / state.width).min(self.widest);
-        state.admit();
+        state.admit(self);
     }
 
     /// A claim met a rival.
@@ -108,10 +102,10 @@ impl Gate {
         Duration::from_secs_f64(self.lock().pause * random)
     }
 
-    fn leave(&self) {
+    fn leave(self: &Arc<Self>) {
         let mut state = self.lock();
         state.inside -= 1;
-        state.admit();
+        state.admit(self);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -125,14 +119,17 @@ impl State {
         self.width as usize
     }
 
-    fn admit(&mut self) {
+    fn admit(&mut self, gate: &Arc<Gate>) {
         while self.inside < self.allowed() {
             let Some(next) = self.waiting.pop_front() else {
                 return;
             };
-            // Whoever stopped waiting is passed over.
-            if next.send(()).is_ok() {
-                self.inside += 1;
+            // The pass itself is sent, so that it is given back even if nobody looks at it any more. Whoever has stopped
+            // waiting already is passed over; that pass must not lock the gate again.
+            self.inside += 1;
+            if let Err(mut refused) = next.send(Pass(Some(gate.clone()))) {
+                refused.0 = None;
+                self.inside -= 1;
             }
         }
     }
@@ -140,7 +137,9 @@ impl State {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.leave();
+        if let Some(gate) = self.0.take() {
+            gate.leave();
+        }
     }
 }
 
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_pause_grows_with_conflicts_and_goes_with_success() {
-        let gate = Gate::new(2);
+        let gate = Arc::new(Gate::new(2));
         gate.on_conflict();
         assert_eq!(gate.pause(0.999), Duration::ZERO);
         gate.on_conflict();
@@ -191,6 +190,18 @@ mod tests {
             gate.on_success();
         }
         assert_eq!(gate.pause(0.999), Duration::ZERO);
+    }
+
+    #[test]
+    fn whoever_was_admitted_and_is_gone_keeps_no_place() {
+        let gate = Arc::new(Gate::new(1));
+        let first = inside(gate.enter());
+        let Entry::Wait(waiting) = gate.enter() else {
+            panic!("not full")
+        };
+        drop(first); // admits the one that waits,
+        drop(waiting); // which a signal took away before it looked
+        drop(inside(gate.enter()));
     }
 
     #[test]
@@ -205,8 +216,7 @@ mod tests {
         };
         drop(gone);
         drop(first);
-        assert!(waiting.try_recv().is_ok());
-        let pass = gate.admitted();
+        let pass = waiting.try_recv().unwrap();
         assert!(matches!(gate.enter(), Entry::Wait(_)));
         drop(pass);
     }

@@ -284,11 +284,13 @@ impl Beater {
                     canceller: conn.canceller(),
                 });
                 let first = self.on_failure(sessions, &error);
-                // The first failure is most often a connection that went stale: a new one may work at once.
+                // The first failure is most often a connection that went stale: a new one may work at once. Later ones
+                // leave room for another before trust ends.
                 if first {
                     Duration::from_millis(20)
                 } else {
-                    retry_pause(interval)
+                    let room = shortest_trust(sessions) / 2;
+                    retry_pause(interval).min(room.max(Duration::from_millis(20)))
                 }
             }
         }
@@ -298,14 +300,18 @@ impl Beater {
     fn on_failure(&mut self, sessions: &[Arc<SessionState>], error: &Error) -> bool {
         let first = self.failing_since.is_none();
         self.failing_since.get_or_insert_with(Instant::now);
-        self.events.tell(
-            if first { Level::Warning } else { Level::Debug },
-            "heartbeat",
-            format!(
-                "heartbeat failed, trying again on a new connection ({error}); trusted for {:.1} s more",
-                shortest_trust(sessions).as_secs_f64()
-            ),
-        );
+        let trusted = shortest_trust(sessions);
+        // A session that was closed or lost meanwhile is told of elsewhere.
+        if !trusted.is_zero() {
+            self.events.tell(
+                if first { Level::Warning } else { Level::Debug },
+                "heartbeat",
+                format!(
+                    "heartbeat failed, trying again on a new connection ({error}); trusted for {:.1} s more",
+                    trusted.as_secs_f64()
+                ),
+            );
+        }
         first
     }
 

@@ -208,7 +208,9 @@ impl Transaction {
                 .wait(CHECKOUT_LIMIT, "waiting for other claims", admitted)
                 .await
             {
-                Ok(_) => gate.admitted(),
+                Ok(Ok(pass)) => pass,
+                // The gate is gone only with its connection.
+                Ok(Err(_)) => return Err(Error::Config("this connection is closed".to_owned())),
                 Err(Error::TimedOut(text)) => return Err(Error::PoolExhausted(text)),
                 Err(error) => return Err(error),
             },
