@@ -195,26 +195,30 @@ impl Transaction {
 
     /// A claim waits here until its process's gate lets it through.
     async fn pass_gate(&mut self) -> Result<()> {
-        let Some(gate) = &self.plan.gate else {
+        let Some(gate) = self.plan.gate.clone() else {
             return Ok(());
         };
         if self.pass.is_some() {
             return Ok(());
         }
-        let drive = self.pool.drive();
         self.pass = Some(match gate.enter() {
             Entry::Inside(pass) => pass,
-            Entry::Wait(admitted) => match drive
-                .wait(CHECKOUT_LIMIT, "waiting for other claims", admitted)
-                .await
-            {
-                Ok(Ok(pass)) => pass,
-                // The gate is gone only with its connection.
-                Ok(Err(_)) => return Err(Error::Config("this connection is closed".to_owned())),
-                Err(Error::TimedOut(text)) => return Err(Error::PoolExhausted(text)),
-                Err(error) => return Err(error),
-            },
+            Entry::Wait(admitted) => {
+                // Whoever is inside may need this very connection to get on.
+                self.checkout = None;
+                let what = "waiting for other claims";
+                match self.pool.drive().wait(CHECKOUT_LIMIT, what, admitted).await {
+                    Ok(Ok(pass)) => pass,
+                    // The gate is gone only with its connection.
+                    Ok(Err(_)) => {
+                        return Err(Error::Config("this connection is closed".to_owned()));
+                    }
+                    Err(Error::TimedOut(text)) => return Err(Error::PoolExhausted(text)),
+                    Err(error) => return Err(error),
+                }
+            }
         });
+        let drive = self.pool.drive();
         // Inside the gate, so that it paces all claims from here together.
         let pause = gate.pause(fastrand::f64());
         if !pause.is_zero() {
