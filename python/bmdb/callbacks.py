@@ -44,6 +44,8 @@ def offered(machines: Any) -> list[Any]:
 
     Raises NothingToDo when there are none, TypeError for what is no collection of machine ids.
     """
+    if inspect.iscoroutine(machines):
+        machines.close()
     if machines is None:
         raise NothingToDo("retrieve returned no machines")
     if isinstance(machines, str | bytes | dict) or not hasattr(machines, "__iter__"):

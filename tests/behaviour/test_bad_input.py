@@ -294,7 +294,7 @@ class TestEndings:
         assert row is not None
         (kept,) = row
         assert 8 * 1024 - 8 < len(kept.encode()) <= 8 * 1024
-        mark = " … [cut]"
+        mark = " ... [cut]"
         assert kept.endswith(mark)
         assert set(kept.removeprefix("it was: ").removesuffix(mark)) == {letter}
         assert connection.history_of(work.machine)[-1].failed_cause == kept
@@ -317,7 +317,7 @@ class TestEndings:
 class TestSettings:
     @pytest.mark.parametrize("interval", [0.999, 0, -1, math.nan, math.inf, -math.inf, 2.0**31], ids=repr)
     def test_intervals(self, interval: float, connection: bmdb.Connection, sql: Sql) -> None:
-        with pytest.raises(bmdb.ConfigError, match="interval must be at least 1 second"):
+        with pytest.raises(bmdb.ConfigError, match="interval must be at (least 1 second|most 2147483647 seconds)"):
             connection.start_session(interval=interval)
         assert contents(sql)["sessions"] == []
 
@@ -328,7 +328,7 @@ class TestSettings:
         assert contents(sql)["sessions"] == []
 
     def test_a_pool_without_connections(self, database: str) -> None:
-        with pytest.raises(bmdb.ConfigError, match="pool_size must be at least 1"):
+        with pytest.raises(bmdb.ConfigError, match="pool_size must be a whole number from 1"):
             bmdb.connect(database, component="test", pool_size=0)
 
     def test_isolation(self, database: str) -> None:

@@ -55,19 +55,25 @@ def test_a_session_is_expired_on_waking_before_any_query(
     assert proxy.count() == before
 
 
+@pytest.mark.parametrize("goes_on", [False, True], ids=["returns", "goes on"])
 def test_a_suspension_inside_a_callback_keeps_its_transaction_from_being_committed(
-    connection: bmdb.Connection, session: bmdb.Session, sql: psycopg.Connection[Any], writes: str
+    proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any], writes: str, goes_on: bool
 ) -> None:
+    session = proxied.start_session(interval=20)
     runs: list[int] = []
 
     def sleep(q: bmdb.Queries) -> None:
         runs.append(q.execute("INSERT INTO writes VALUES ('before the suspension')"))
-        connection._core.skip_clock(session.interval)
+        proxied._core.skip_clock(session.interval)
+        if goes_on:
+            q.execute("INSERT INTO writes VALUES ('after the suspension')")
 
     with pytest.raises(bmdb.SessionExpiredError):
         session.transact(sleep)
     assert runs == [1]
     assert sql.execute("SELECT count(*) FROM writes").fetchone() == (0,)
+    # It is not even sent.
+    assert proxy.count("after the suspension") == 0
 
 
 def test_a_short_suspension_costs_nothing(connection: bmdb.Connection, session: bmdb.Session) -> None:

@@ -16,9 +16,14 @@ INTERVALS = 6
 
 @pytest.mark.slow
 def test_heartbeats_pass_a_long_transaction(
-    proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any], writes: str
+    proxy: Proxy, proxied: bmdb.Connection, database: str, sql: psycopg.Connection[Any], writes: str
 ) -> None:
-    """The check of the session locks its row for a reason; FOR SHARE instead of FOR KEY SHARE would stop the beats."""
+    """The check of the session locks its row for a reason; FOR SHARE instead of FOR KEY SHARE would stop the beats.
+
+    The transaction has read the row that the beats write. Were a beat serializable, a rival that reads what the
+    transaction writes would complete a dangerous structure (rival, transaction, beat), and the transaction would have
+    to run again, and again.
+    """
     session = proxied.start_session(interval=1)
     deadlines: set[Any] = set()
     runs: list[int] = []
@@ -29,6 +34,9 @@ def test_heartbeats_pass_a_long_transaction(
         while time.monotonic() < end:
             deadlines.update(sql.execute("SELECT session_deadline FROM sessions").fetchall())
             time.sleep(0.05)
+        with psycopg.connect(database) as rival:
+            rival.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            assert rival.execute("SELECT count(*) FROM writes").fetchone() == (0,)
         q.fetch_value("SELECT count(*) FROM writes")
         return "done"
 

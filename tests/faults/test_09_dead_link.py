@@ -5,11 +5,15 @@ What a proxy can play. A route into nowhere looks the same to us, as nothing her
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 import bmdb
@@ -76,3 +80,41 @@ def test_with_every_link_dead_no_wait_outlasts_the_session(proxy: Proxy, proxied
             session.transact(ran.append)
         assert time.monotonic() - began < trusted + 0.4
     assert ran == []
+
+
+def test_a_first_connection_that_leads_nowhere_does_not_use_up_all_trust(
+    proxy: Proxy, proxied: bmdb.Connection
+) -> None:
+    """The heartbeat opens its connection ahead of the first beat; what is not there in time is given up for another."""
+    with proxy.delaying(0.05):
+        session = proxied.start_session(interval=INTERVAL)
+        with proxy.swallowing():
+            time.sleep(0.3)
+    assert not session.wait_expired(INTERVAL)
+    assert proxy.count(BEAT) > 0
+
+
+def test_a_wait_for_the_pool_ends_with_the_session(database: str, sql: psycopg.Connection[Any]) -> None:
+    with (
+        bmdb.connect(database, component="test", pool_size=1) as connection,
+        connection.start_session(interval=60) as holding,
+        connection.start_session(interval=1) as waiting,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        busy, done = threading.Event(), threading.Event()
+
+        def occupy(_: bmdb.Queries) -> None:
+            busy.set()
+            assert done.wait(20)
+
+        occupied = threads.submit(holding.transact, occupy)
+        assert busy.wait(10)
+        sql.execute("DELETE FROM sessions WHERE session_id = %s", [waiting.uuid])
+        began = time.monotonic()
+        try:
+            with pytest.raises(bmdb.SessionExpiredError):
+                waiting.transact(lambda _: pytest.fail("the callback ran"))
+            assert time.monotonic() - began < 2
+        finally:
+            done.set()
+        occupied.result(10)

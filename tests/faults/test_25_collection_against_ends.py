@@ -70,7 +70,8 @@ def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
                 with psycopg.connect(database, autocommit=True) as meddler:
                     meddler.execute(expire, [session.uuid])
             chance.shuffle(works)
-            for work in works:
+            # The rest is still held when the session is closed, which wants the session's row and theirs.
+            for work in works[: chance.randint(0, len(works))]:
                 try:
                     if (way := chance.random()) < 0.5:
                         work.finish(lambda q, m=work.machine: q.machine_set_hardware_report(m, b"x"))  # type: ignore[misc]

@@ -176,15 +176,20 @@ def test_q_from_another_thread(session: bmdb.Session, sql: psycopg.Connection[An
 def test_q_from_another_thread_while_it_is_in_use(session: bmdb.Session) -> None:
     def fn(q: bmdb.Queries) -> str:
         texts: list[str] = []
+        waits: list[float] = []
 
         def meddle() -> None:
             time.sleep(0.1)
+            began = time.monotonic()
             texts.append(refusal(lambda: q.fetch("SELECT 2")))
+            waits.append(time.monotonic() - began)
 
         meddler = threading.Thread(target=meddle)
         meddler.start()
         assert q.fetch_value("SELECT 7 FROM pg_sleep(0.6)") == 7
         meddler.join()
+        # Refused, not queued behind the statement that runs.
+        assert waits[0] < 0.3
         return texts[0]
 
     assert session.transact(fn)

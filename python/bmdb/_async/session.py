@@ -7,6 +7,7 @@ import asyncio
 
 # end async only
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -18,14 +19,17 @@ from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
+from bmdb.identity import Unique
 
 if TYPE_CHECKING:
     from bmdb._async.connection import AsyncConnection
 
 T = TypeVar("T")
 
+_LOGGER = logging.getLogger("bmdb.session")
 
-class AsyncSession:
+
+class AsyncSession(Unique):
     """A row in the database that a thread of the core renews, without Python, until it is closed or lost.
 
     While it lives its owner may work; once it is lost every call raises SessionExpiredError and a new session has to
@@ -163,23 +167,33 @@ class AsyncSession:
         max_retries: int | None,
     ) -> AsyncWork:
         core = self._connection._core
+        if not isinstance(process, str):
+            raise TypeError(f"process must be a str, not {type(process).__name__}")
         tx = core.claiming(self._core, process, isolation, max_retries)
+        claimed: _core.Work | None = None
 
         async def lease(q: AsyncQueries) -> _core.Work:
+            nonlocal claimed
             found = retrieve(q)
             # async only
             if hasattr(found, "__await__"):
                 found = await found
             # end async only
             machines = offered(found)
-            leased = await tx.claim_async(process, machines)
+            claimed = leased = await tx.claim_async(process, machines)
             if leased is None:
                 raise WorkConflictError(
                     f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
                 )
             return leased
 
-        return AsyncWork(self, await run(core, tx, lease))
+        try:
+            return AsyncWork(self, await run(core, tx, lease))
+        except BaseException as error:
+            # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
+            if claimed is not None and getattr(error, "committed", None):
+                await AsyncWork(self, claimed).cancel()
+            raise
 
     async def _collect_if_due(self) -> bool:
         """True when collection has freed a lease, so that it is worth looking again."""
@@ -203,7 +217,13 @@ class AsyncSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        except Error as failure:
+            # What happened inside says more; the session expires by itself.
+            if error is None:
+                raise
+            _LOGGER.error("could not close session %s: %s", self.uuid, failure)
 
     def __repr__(self) -> str:
         state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # async only
+import asyncio
 import inspect
 
 # end async only
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from bmdb import _core
 from bmdb._async.queries import AsyncQueries
 from bmdb.callbacks import Nesting, check_result
-from bmdb.errors import AmbiguousCommitError
+from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")
 
@@ -36,11 +37,53 @@ async def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Async
                     # end sync only
                     check_result(result)
                 except BaseException as error:
-                    if await tx.conclude_async(error) == "again":
+                    if await _conclude_after(tx, error) == "again":
                         continue
                     raise
-                if await tx.conclude_async() == "committed":
+                # async only
+                if await _settled(tx.conclude_async()) == "committed":
                     return result
+                # end async only
+                # sync only
+                # if tx.conclude() == "committed":
+                #     return result
+                # end sync only
         except AmbiguousCommitError as error:
             error._ask(core)
             raise
+
+
+async def _conclude_after(tx: _core.Transaction, raised: BaseException) -> str:
+    """Concludes after the callback raised; another error than that one keeps it in its chain."""
+    try:
+        return await tx.conclude_async(raised)
+    except BaseException as error:
+        if error.__context__ is None:
+            error.__context__ = raised
+        if isinstance(error, RetriesExhaustedError) and error.__cause__ is None:
+            error.__cause__ = raised
+        raise
+
+
+# async only
+async def _settled(conclusion: Awaitable[str]) -> str:
+    """Waits for a commit to its end even if cancelled meanwhile; the CancelledError then says how it ended.
+
+    Its attribute `committed` is True, False, or None when that cannot be known.
+    """
+    future = asyncio.ensure_future(conclusion)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError as cancelled:
+        committed: bool | None = None
+        try:
+            committed = await future == "committed"
+        except AmbiguousCommitError:
+            pass
+        except Exception:
+            committed = False
+        cancelled.committed = committed  # type: ignore[attr-defined]
+        raise
+
+
+# end async only

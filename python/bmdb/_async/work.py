@@ -14,6 +14,7 @@ from bmdb._async.transaction import run
 from bmdb._core import Backoff
 from bmdb.callbacks import check_callback
 from bmdb.errors import Error, LeaseLostError, SessionExpiredError
+from bmdb.identity import Unique
 
 if TYPE_CHECKING:
     from bmdb._async.session import AsyncSession
@@ -27,7 +28,7 @@ async def nothing(_: AsyncQueries) -> None:
     """The callback of an end that records nothing more."""
 
 
-class AsyncWork:
+class AsyncWork(Unique):
     """A machine leased for a process, from `work()` until finish, fail or cancel.
 
     A context manager: leaving it with the work undone cancels it. Use it from one thread or task at a time.
@@ -111,6 +112,9 @@ class AsyncWork:
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
+        if backoff is not None and not isinstance(backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
+        await self._end("fail", None, cause=cause, backoff=backoff)
         if backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -118,7 +122,6 @@ class AsyncWork:
                 self.machine,
                 max(1, self.previous_backoff or 1),
             )
-        await self._end("fail", None, cause=cause, backoff=backoff)
 
     async def cancel(self) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.

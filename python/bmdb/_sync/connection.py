@@ -8,6 +8,7 @@ import platform
 import socket
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ from bmdb._sync.session import Session
 from bmdb._sync.transaction import run
 from bmdb.callbacks import Nesting
 from bmdb.errors import ConfigError
+from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
 from bmdb.model import HistoryEvent, SessionInfo
@@ -37,7 +39,7 @@ class Collected(NamedTuple):
     leases: int
 
 
-class Connection:
+class Connection(Unique):
     """A pool of connections to one database, the heartbeat of the sessions started on it, and their metrics.
 
     Made by `connect`. A context manager: leaving it closes it. May be shared by threads or tasks, but not with a forked
@@ -81,6 +83,7 @@ class Connection:
             raise ConfigError("connecting through a transaction pooler is not supported: connect to the server itself")
         if not component or not isinstance(component, str):
             raise ConfigError("component must name this part of the fleet manager, for people who look at sessions")
+        _check_settings(component, runtime_info, pool_size, isolation, max_retries)
         if "\0" in component or "\0" in (runtime_info or ""):
             raise ConfigError("component and runtime_info must not contain NUL characters")
         given = _conninfo.given(conninfo)
@@ -130,13 +133,15 @@ class Connection:
         Going down drops data and is refused except on a throw-away server ("embedded:"). Safe to call from many
         processes at once, and again. Raises MigrationError; nothing of a migration that failed is kept.
         """
-        return self._core.migrate(to)
+        with Nesting(self._core):
+            return self._core.migrate(to)
 
     def schema_version(self) -> int:
         """The version of the database's schema; 0 when there is none."""
-        return self._core.schema_version()
+        with Nesting(self._core):
+            return self._core.schema_version()
 
-    def start_session(self, *, interval: float = 5.0, processor: str = "unknown") -> Session:
+    def start_session(self, *, interval: float | timedelta = 5.0, processor: str = "unknown") -> Session:
         """Starts a session, which is renewed from now on without Python's help.
 
         `interval` is how long one renewal lasts, in seconds, rounded up to whole ones: shorter frees the machines of a
@@ -144,7 +149,8 @@ class Connection:
 
         Raises ConfigError for an interval below 1 s, MigrationError when the database has no schema.
         """
-        return Session(self, self._core.start_session(float(interval), processor))
+        with Nesting(self._core):
+            return Session(self, self._core.start_session(_seconds(interval), processor))
 
     def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""
@@ -178,17 +184,20 @@ class Connection:
         Every connection with a live session does this by itself. Never waits for a lock: a session whose holder is in
         the middle of a transaction is left for the next time.
         """
-        return Collected(*self._core.collect())
+        with Nesting(self._core):
+            return Collected(*self._core.collect())
 
     def tags(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """The tags in the database, from its catalogue: (name, table, [(field, type), …]), users' own included."""
-        return self._core.tags()
+        with Nesting(self._core):
+            return self._core.tags()
 
     def tags_of(self, machines: Sequence[UUID]) -> dict[UUID, list[str]]:
         """The names of the tags that these machines have now; a machine without any is left out."""
         held: dict[UUID, list[str]] = {}
-        for machine, tag in self._core.tags_of(machines):
-            held.setdefault(machine, []).append(tag)
+        with Nesting(self._core):
+            for machine, tag in self._core.tags_of(machines):
+                held.setdefault(machine, []).append(tag)
         return held
 
     def metrics(self) -> list[tuple[str, str, dict[str, str], Any]]:
@@ -243,6 +252,29 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self._core.closed else "open"
         return f"<{type(self).__name__} to {_conninfo.redact(self._conninfo)}, {state}>"
+
+
+def _check_settings(
+    component: object, runtime_info: object, pool_size: object, isolation: object, max_retries: object
+) -> None:
+    """Refuses what the core would refuse in words of its own."""
+    if not isinstance(component, str) or len(component) > 200:
+        raise ConfigError("component must be a str of at most 200 characters")
+    if runtime_info is not None and not isinstance(runtime_info, str):
+        raise ConfigError(f"runtime_info must be a str, not {type(runtime_info).__name__}")
+    if not isinstance(isolation, str):
+        raise ConfigError("isolation must be 'serializable', 'repeatable read' or 'read committed'")
+    for name, number in (("pool_size", pool_size), ("max_retries", max_retries)):
+        if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**31:
+            raise ConfigError(f"{name} must be a whole number, and no larger than makes sense")
+
+
+def _seconds(interval: object) -> float:
+    if isinstance(interval, timedelta):
+        return interval.total_seconds()
+    if isinstance(interval, int | float) and not isinstance(interval, bool):
+        return float(interval)
+    raise TypeError(f"interval must be seconds or a timedelta, not {type(interval).__name__}")
 
 
 def _runtime_info() -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from bmdb._core import Row, Transaction
+from bmdb.identity import Unique
 from bmdb.model import (
     ActiveWork,
     AgentStarted,
@@ -34,7 +35,7 @@ def _each(rows: Sequence[Row], make: Callable[..., RowT]) -> list[RowT]:
     return [make(*row) for row in rows]
 
 
-class Queries:
+class Queries(Unique):
     """What a callback can ask and tell the database, inside the one transaction that it was called for.
 
     Given to callbacks and valid until they return; used later, or from another thread, it raises WorkStateError.
@@ -325,7 +326,11 @@ class Queries:
     # Raw SQL. Parameters are $1, $2 and so on, and never part of the text.
 
     def execute(self, sql: str, *params: object) -> int:
-        """Run one statement and return how many rows it affected."""
+        """Run one statement and return how many rows it affected.
+
+        A setting for this transaction is `SET LOCAL`; after a plain `SET` (or LISTEN, PREPARE, a temporary table) the
+        connection is closed with the transaction, so that no other inherits it.
+        """
         return self._core.execute(sql, params)
 
     def fetch(self, sql: str, *params: object) -> list[Row]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -15,14 +16,17 @@ from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
+from bmdb.identity import Unique
 
 if TYPE_CHECKING:
     from bmdb._sync.connection import Connection
 
 T = TypeVar("T")
 
+_LOGGER = logging.getLogger("bmdb.session")
 
-class Session:
+
+class Session(Unique):
     """A row in the database that a thread of the core renews, without Python, until it is closed or lost.
 
     While it lives its owner may work; once it is lost every call raises SessionExpiredError and a new session has to
@@ -141,19 +145,29 @@ class Session:
         max_retries: int | None,
     ) -> Work:
         core = self._connection._core
+        if not isinstance(process, str):
+            raise TypeError(f"process must be a str, not {type(process).__name__}")
         tx = core.claiming(self._core, process, isolation, max_retries)
+        claimed: _core.Work | None = None
 
         def lease(q: Queries) -> _core.Work:
+            nonlocal claimed
             found = retrieve(q)
             machines = offered(found)
-            leased = tx.claim(process, machines)
+            claimed = leased = tx.claim(process, machines)
             if leased is None:
                 raise WorkConflictError(
                     f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
                 )
             return leased
 
-        return Work(self, run(core, tx, lease))
+        try:
+            return Work(self, run(core, tx, lease))
+        except BaseException as error:
+            # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
+            if claimed is not None and getattr(error, "committed", None):
+                Work(self, claimed).cancel()
+            raise
 
     def _collect_if_due(self) -> bool:
         """True when collection has freed a lease, so that it is worth looking again."""
@@ -177,7 +191,13 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Error as failure:
+            # What happened inside says more; the session expires by itself.
+            if error is None:
+                raise
+            _LOGGER.error("could not close session %s: %s", self.uuid, failure)
 
     def __repr__(self) -> str:
         state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"

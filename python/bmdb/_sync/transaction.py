@@ -9,7 +9,7 @@ from typing import TypeVar
 from bmdb import _core
 from bmdb._sync.queries import Queries
 from bmdb.callbacks import Nesting, check_result
-from bmdb.errors import AmbiguousCommitError
+from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Queries], T
                     result = fn(Queries(tx))
                     check_result(result)
                 except BaseException as error:
-                    if tx.conclude(error) == "again":
+                    if _conclude_after(tx, error) == "again":
                         continue
                     raise
                 if tx.conclude() == "committed":
@@ -35,3 +35,15 @@ def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Queries], T
         except AmbiguousCommitError as error:
             error._ask(core)
             raise
+
+
+def _conclude_after(tx: _core.Transaction, raised: BaseException) -> str:
+    """Concludes after the callback raised; another error than that one keeps it in its chain."""
+    try:
+        return tx.conclude(raised)
+    except BaseException as error:
+        if error.__context__ is None:
+            error.__context__ = raised
+        if isinstance(error, RetriesExhaustedError) and error.__cause__ is None:
+            error.__cause__ = raised
+        raise

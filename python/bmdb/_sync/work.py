@@ -15,6 +15,7 @@ from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb.callbacks import check_callback
 from bmdb.errors import Error, LeaseLostError, SessionExpiredError
+from bmdb.identity import Unique
 
 if TYPE_CHECKING:
     from bmdb._sync.session import Session
@@ -28,7 +29,7 @@ def nothing(_: Queries) -> None:
     """The callback of an end that records nothing more."""
 
 
-class Work:
+class Work(Unique):
     """A machine leased for a process, from `work()` until finish, fail or cancel.
 
     A context manager: leaving it with the work undone cancels it. Use it from one thread or task at a time.
@@ -107,6 +108,9 @@ class Work:
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
+        if backoff is not None and not isinstance(backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
+        self._end("fail", None, cause=cause, backoff=backoff)
         if backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -114,7 +118,6 @@ class Work:
                 self.machine,
                 max(1, self.previous_backoff or 1),
             )
-        self._end("fail", None, cause=cause, backoff=backoff)
 
     def cancel(self) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.

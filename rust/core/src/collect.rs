@@ -21,6 +21,9 @@ use crate::value::Param;
 /// Sessions taken in one transaction.
 const BATCH: i64 = 100;
 
+/// How long one of our own statements may take: they touch few rows, and nobody could interrupt a hung one.
+const OWN_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long a backend may sit in a fenced transaction after its session's deadline before it is ended.
 const STALLED_GRACE: Duration = Duration::from_millis(250);
 
@@ -31,14 +34,21 @@ pub struct Collected {
     pub sessions: u64,
     /// Their leases.
     pub leases: u64,
+    /// Backends that sit in a dead session's transaction and that this role may not end.
+    pub beyond_reach: u64,
 }
 
-/// A plan for statements of our own: READ COMMITTED, no session.
+/// A plan for statements of our own: READ COMMITTED, no session, and an end to every wait.
 #[must_use]
 pub fn own_plan() -> Plan {
     Plan {
         isolation: Isolation::ReadCommitted,
-        limits: Limits::default(),
+        limits: Limits {
+            max_retries: 5,
+            max_elapsed: Some(Duration::from_secs(8)),
+            ..Limits::default()
+        },
+        statement_limit: Some(OWN_LIMIT),
         session: None,
         opening: Opening::Nothing,
         settles: false,
@@ -53,6 +63,7 @@ pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
         let (found, batch) = collect_batch(pool).await.map_err(explain_missing_schema)?;
         total.sessions += batch.sessions;
         total.leases += batch.leases;
+        total.beyond_reach = batch.beyond_reach;
         if found < BATCH || batch.sessions == 0 {
             break;
         }
@@ -75,10 +86,16 @@ async fn collect_batch(pool: &Arc<Pool>) -> Result<(i64, Collected)> {
 }
 
 async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, Collected)> {
+    let mut collected = Collected::default();
     if dialect == Dialect::PostgreSql {
         let grace = i64::try_from(STALLED_GRACE.as_millis()).unwrap_or(i64::MAX);
-        tx.query(queries::COLLECT_END_STALLED.sql, &[Param::Int(grace)])
+        let rows = tx
+            .query(queries::COLLECT_END_STALLED.sql, &[Param::Int(grace)])
             .await?;
+        let beyond = rows
+            .first()
+            .map_or(0, |row| row.get::<_, i64>("beyond_reach"));
+        collected.beyond_reach = u64::try_from(beyond).unwrap_or(0);
     }
     let ids =
         |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<Uuid>>();
@@ -87,7 +104,7 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
         .await?);
     let found = i64::try_from(expired.len()).unwrap_or(BATCH);
     if expired.is_empty() {
-        return Ok((0, Collected::default()));
+        return Ok((0, collected));
     }
     let array = |ids: &[Uuid]| Param::Array(ids.iter().copied().map(uuid).collect());
     let busy: HashSet<Uuid> = ids(tx
@@ -100,18 +117,14 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
         .filter(|id| !busy.contains(id))
         .collect();
     if free.is_empty() {
-        return Ok((found, Collected::default()));
+        return Ok((found, collected));
     }
     let rows = tx.query(queries::COLLECT_LOSE.sql, &[array(&free)]).await?;
     let row = rows
         .first()
         .ok_or_else(|| Error::ConnectionFailed("collection returned no row".to_owned()))?;
     let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
-    Ok((
-        found,
-        Collected {
-            sessions: count("sessions"),
-            leases: count("leases"),
-        },
-    ))
+    collected.sessions = count("sessions");
+    collected.leases = count("leases");
+    Ok((found, collected))
 }

@@ -29,6 +29,9 @@ use crate::value::Param;
 /// Collections asked for by callers who found nothing are done at most this often.
 const COLLECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// More connections than any server takes.
+const LARGEST_POOL: usize = 10_000;
+
 /// How a `Connection` is set up.
 pub struct Settings {
     /// Where to connect.
@@ -81,8 +84,10 @@ impl Connection {
             isolation,
             max_retries,
         } = settings;
-        if pool_size == 0 {
-            return Err(Error::Config("pool_size must be at least 1".to_owned()));
+        if !(1..=LARGEST_POOL).contains(&pool_size) {
+            return Err(Error::Config(format!(
+                "pool_size must be a whole number from 1 to {LARGEST_POOL}"
+            )));
         }
         let config = if config.application_name == "bmdb" {
             config.with_application_name(&format!("bmdb {component}"))
@@ -195,7 +200,17 @@ impl Connection {
             self.metrics.processor(processor),
         );
         let mut heartbeat = lock(&self.heartbeat);
-        if heartbeat.is_none() {
+        if self.closed() {
+            // Nobody would ever end it; it expires by itself.
+            return Err(Error::Config(
+                "this connection is closed: open a new one".to_owned(),
+            ));
+        }
+        // One that has died (it told its sessions) is replaced.
+        if heartbeat
+            .as_ref()
+            .is_none_or(|heartbeat| !heartbeat.is_alive())
+        {
             *heartbeat = Some(Heartbeat::start(
                 self.pool.config().clone(),
                 self.clock.clone(),
@@ -247,6 +262,7 @@ impl Connection {
                 max_retries: max_retries.unwrap_or(self.settings.max_retries),
                 ..Limits::default()
             },
+            statement_limit: None,
             session: Some(session.clone()),
             opening: Opening::Fence,
             settles: false,

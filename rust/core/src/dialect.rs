@@ -80,12 +80,14 @@ impl Dialect {
     #[must_use]
     pub fn begin(self, isolation: Isolation) -> &'static str {
         match (self, isolation) {
-            (Dialect::PostgreSql, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            (Dialect::PostgreSql, Isolation::Serializable) => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE"
+            }
             (Dialect::PostgreSql, Isolation::RepeatableRead) => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ"
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
             }
             (Dialect::PostgreSql, Isolation::ReadCommitted) => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED"
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
             }
             (Dialect::CockroachDb, _) => "BEGIN; SAVEPOINT cockroach_restart",
         }
@@ -138,6 +140,29 @@ pub fn controls_transaction(sql: &str) -> bool {
         () if is(first, "rollback") => !words.any(|word| is(word, "to")),
         () => false,
     }
+}
+
+/// Tells whether a statement may leave something behind in the session that runs it (a setting, a temporary table), so
+/// that the connection must not serve another transaction.
+#[must_use]
+pub fn changes_session(sql: &str) -> bool {
+    let mut words = Words { rest: sql };
+    let Some(first) = words.next_word() else {
+        return false;
+    };
+    let one_of = |word: Option<&str>, others: &[&str]| {
+        word.is_some_and(|word| others.iter().any(|other| word.eq_ignore_ascii_case(other)))
+    };
+    if one_of(Some(first), &["set"]) {
+        return !one_of(words.next_word(), &["local", "transaction", "constraints"]);
+    }
+    if one_of(Some(first), &["create"]) {
+        return one_of(words.next_word(), &["temp", "temporary"]);
+    }
+    one_of(
+        Some(first),
+        &["reset", "listen", "prepare", "discard", "load"],
+    )
 }
 
 /// Words of a statement, comments passed over.
@@ -232,6 +257,28 @@ mod tests {
             "endless()",
         ] {
             assert!(!controls_transaction(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_outlive_their_transaction_are_recognised() {
+        for sql in [
+            "SET search_path = x",
+            "set session timezone = 'UTC'",
+            "CREATE TEMP TABLE t ()",
+            "listen a",
+            "/* x */ RESET ALL",
+        ] {
+            assert!(changes_session(sql), "{sql}");
+        }
+        for sql in [
+            "SET LOCAL search_path = x",
+            "SET TRANSACTION READ ONLY",
+            "CREATE TABLE temp ()",
+            "SELECT set_config('a', 'b', true)",
+            "UPDATE t SET a = 1",
+        ] {
+            assert!(!changes_session(sql), "{sql}");
         }
     }
 

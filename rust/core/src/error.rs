@@ -52,12 +52,12 @@ pub enum Error {
         transaction: TransactionId,
     },
     /// The callback was run as often (or for as long) as allowed, and a retryable error stood each time.
-    #[error("gave up after {attempts} attempts: {last}")]
+    #[error("gave up after {attempts} attempts{}", .last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
     RetriesExhausted {
         /// How often the callback ran.
         attempts: u32,
-        /// What stopped the last attempt.
-        last: Box<Error>,
+        /// What stopped the last attempt; `None` when it was the callback's own exception.
+        last: Option<Box<Error>>,
     },
     /// Rolling back to the restart savepoint failed; both causes are kept.
     #[error("could not restart the transaction: {restart} (restarting because of: {cause})")]
@@ -113,6 +113,8 @@ pub struct DatabaseError {
     pub constraint: Option<String>,
     /// The table concerned, if any.
     pub table: Option<String>,
+    /// The server's own routine that raised it; unlike the message it is never translated.
+    pub routine: Option<String>,
 }
 
 impl Error {
@@ -120,6 +122,13 @@ impl Error {
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {
+            // A plan prepared before a table changed, or a statement that somebody deallocated: prepared anew it works.
+            Error::Database(error)
+                if error.routine.as_deref() == Some("RevalidateCachedQuery")
+                    || error.sqlstate == sqlstate::INVALID_STATEMENT_NAME =>
+            {
+                Failure::Retryable
+            }
             Error::Database(error) => sqlstate::classify(&error.sqlstate, error.fatal),
             Error::ConnectionFailed(_) | Error::TimedOut(_) => Failure::Disconnected,
             Error::AmbiguousCommit { .. } => Failure::Ambiguous,
@@ -155,6 +164,7 @@ impl From<tokio_postgres::Error> for Error {
                 hint: db.hint().map(str::to_owned),
                 constraint: db.constraint().map(str::to_owned),
                 table: db.table().map(str::to_owned),
+                routine: db.routine().map(str::to_owned),
             }));
         }
         let mut source = error.source();
@@ -162,6 +172,19 @@ impl From<tokio_postgres::Error> for Error {
             return Error::from(codec.clone());
         }
         let mut text = error.to_string();
+        // The driver refused to send it, so nothing has happened to the connection: the call is at fault.
+        if ["expected ", "error encoding message"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
+            if let Some(cause) = error.source() {
+                text = format!("{text}: {cause}");
+            }
+            return Error::Value {
+                message: format!("the statement cannot be sent: {text}"),
+                out_of_range: true,
+            };
+        }
         while let Some(inner) = source {
             let inner_text = inner.to_string();
             if !text.contains(&inner_text) {

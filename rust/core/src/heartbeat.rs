@@ -23,11 +23,15 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, beat_period, retry_pause};
 use crate::metrics::Metrics;
-use crate::pool::{Conn, Pool};
+use crate::pool::{Conn, Pool, STEP_LIMIT};
 use crate::queries;
 use crate::session::SessionState;
 use crate::transaction::uuid;
 use crate::value::Param;
+
+/// What a beat's connection is set to.
+const BEAT_SETTINGS: &str =
+    "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
 /// Expired sessions are looked for at most this often.
 const COLLECT_PAUSE: Duration = Duration::from_secs(1);
@@ -122,6 +126,14 @@ impl Heartbeat {
         })
     }
 
+    /// False once its thread has ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Renews this session from now on, until it is lost.
     pub fn watch(&self, session: Arc<SessionState>) {
         self.shared.sessions().insert(session.id(), session);
@@ -201,12 +213,17 @@ impl Beater {
                 .unwrap_or(Duration::MAX);
             // Opened ahead, so that a beat is one round trip and not the eight of a new connection.
             if self.conn.is_none() && self.failing_since.is_none() && self.next_beat.is_none() {
-                let limit = shortest_trust(&sessions);
+                // One that leads nowhere must not use up the trust that another try needs.
+                let limit = (period * 4 / 5).min(shortest_trust(&sessions));
                 let opened = tokio::select! {
                     opened = tokio::time::timeout(limit, self.connect()) => opened,
                     () = shared.stopped() => return,
                 };
-                if let Ok(Err(error)) = opened {
+                let failure = match opened {
+                    Ok(opened) => opened.err(),
+                    Err(_) => Some(Error::TimedOut("no connection in time".to_owned())),
+                };
+                if let Some(error) = failure {
                     self.on_failure(&sessions, &error);
                 }
                 self.next_beat = Some(now + jittered(period, 0.5));
@@ -317,6 +334,8 @@ impl Beater {
 
     async fn connect(&mut self) -> Result<()> {
         let mut conn = Conn::open(&self.config, &Drive::Runtime, None).await?;
+        // Whatever the role's defaults: a SERIALIZABLE beat would abort its own users' transactions.
+        conn.batch(BEAT_SETTINGS, Some(STEP_LIMIT)).await?;
         conn.prepare(queries::SESSION_RENEW.sql).await?;
         self.conn = Some(conn);
         Ok(())
@@ -422,6 +441,12 @@ impl Beater {
                     );
                     events.tell(Level::Info, "collect", message);
                 }
+                Ok(collected) if collected.beyond_reach > 0 => events.tell(
+                    Level::Warning,
+                    "collect",
+                    "a backend sits in the transaction of an expired session, and this role may not end it: let all \
+                     workers use one role, or grant pg_signal_backend",
+                ),
                 Ok(_) => {}
                 Err(error) => events.tell(
                     Level::Warning,

@@ -79,6 +79,12 @@ pub async fn migrate(pool: &Arc<Pool>, to: Option<i64>, throwaway: bool) -> Resu
             latest()
         )));
     }
+    let now = version(pool).await?;
+    check_not_too_new(now)?;
+    // Nothing to do: so a role that may not create tables can ask for it too.
+    if now == to || (now > to && to == latest()) {
+        return Ok(now);
+    }
     loop {
         let mut checkout = pool.checkout().await?;
         let conn = checkout.conn();
@@ -106,7 +112,23 @@ async fn step(conn: &mut Conn, to: i64, throwaway: bool) -> Result<i64> {
         // One migrator at a time; CREATE TABLE IF NOT EXISTS alone races.
         conn.batch(queries::SCHEMA_LOCK.sql, Some(LIMIT)).await?;
     }
-    conn.batch(queries::SCHEMA_CREATE.sql, Some(LIMIT)).await?;
+    let encoding = conn.query(queries::SERVER_ENCODING.sql, &[]).await?;
+    if let Some(row) = encoding.first() {
+        let encoding: String = row.get(0);
+        if !["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+            return Err(Error::Migration(format!(
+                "this database's encoding is {encoding}, which cannot hold every cause and name: create one with \
+                 ENCODING 'UTF8' TEMPLATE template0"
+            )));
+        }
+    }
+    conn.batch(queries::SCHEMA_CREATE.sql, Some(LIMIT))
+        .await
+        .map_err(|error| {
+            Error::Migration(format!(
+                "cannot create tables here ({error}): migrate once as a role that may, in a schema that exists"
+            ))
+        })?;
     let now = version_on(conn).await?;
     check_not_too_new(now)?;
     if now < to {
@@ -153,7 +175,7 @@ fn failed(migration: &Migration, direction: &str, error: &Error) -> Error {
 pub fn explain_missing_schema(error: Error) -> Error {
     match error.sqlstate() {
         Some(sqlstate::UNDEFINED_TABLE) => Error::Migration(format!(
-            "this database has no bmdb schema ({error}): call migrate() once, or connect(migrate=True)"
+            "this database has no bmdb schema, or an older one ({error}): call migrate() once, or connect(migrate=True)"
         )),
         _ => error,
     }

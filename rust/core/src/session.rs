@@ -234,13 +234,16 @@ impl SessionState {
 
 /// The interval as the database keeps it: whole seconds, rounded up, at least one.
 pub fn whole_interval(seconds: f64) -> Result<Duration> {
-    if !seconds.is_finite()
-        || seconds < SHORTEST_INTERVAL.as_secs_f64()
-        || seconds > f64::from(i32::MAX)
-    {
+    if !seconds.is_finite() || seconds < SHORTEST_INTERVAL.as_secs_f64() {
         return Err(Error::Config(format!(
             "interval must be at least {} second, not {seconds}: a shorter one leaves no time to renew the session",
             SHORTEST_INTERVAL.as_secs()
+        )));
+    }
+    if seconds > f64::from(i32::MAX) {
+        return Err(Error::Config(format!(
+            "interval must be at most {} seconds, not {seconds}",
+            i32::MAX
         )));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -33,6 +33,8 @@ pub const INVALID_PASSWORD: &str = "28P01";
 /// No such database.
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// Serializable or repeatable read cannot be upheld: run the whole transaction again.
+pub const INVALID_STATEMENT_NAME: &str = "26000";
+/// A conflict between transactions.
 pub const SERIALIZATION_FAILURE: &str = "40001";
 /// Whether the statement took effect is unknown; CockroachDB's ambiguous commit.
 pub const STATEMENT_COMPLETION_UNKNOWN: &str = "40003";

@@ -8,8 +8,9 @@ mod conclude;
 mod plan;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ use crate::dialect::{self, Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
 use crate::gate::{Entry, Pass};
 use crate::metrics::Outcome;
-use crate::pool::{CHECKOUT_LIMIT, Checkout, Conn, Pool, STEP_LIMIT};
+use crate::pool::{Checkout, Conn, Pool, STEP_LIMIT};
 use crate::queries;
 use crate::retry::{Action, Event, Machine};
 use crate::session::SessionState;
@@ -26,6 +27,9 @@ use crate::sqlstate;
 use crate::value::Param;
 
 pub use plan::{Conclusion, Opening, Plan};
+
+/// How long a claim may queue behind others of its process here.
+const GATE_LIMIT: Duration = Duration::from_secs(120);
 
 /// One transaction over all its attempts.
 pub struct Transaction {
@@ -39,6 +43,10 @@ pub struct Transaction {
     id: TransactionId,
     claimed: Option<Claimed>,
     pass: Option<Pass>,
+    /// Time spent at the gate, which does not count as trying.
+    queued: Duration,
+    /// Told when nobody waits for the running statement any more.
+    abandoned: Arc<Notify>,
     ended: bool,
 }
 
@@ -59,6 +67,8 @@ impl Transaction {
             id: TransactionId::default(),
             claimed: None,
             pass: None,
+            queued: Duration::ZERO,
+            abandoned: Arc::new(Notify::new()),
             ended: false,
         }
     }
@@ -72,6 +82,12 @@ impl Transaction {
     /// What this transaction leased, for settling a lost commit; set by the claim.
     pub fn note_claim(&mut self, claimed: Option<Claimed>) {
         self.claimed = claimed;
+    }
+
+    /// Tells a running statement that nobody waits for it any more; it is then called off.
+    #[must_use]
+    pub fn abandoner(&self) -> Arc<Notify> {
+        self.abandoned.clone()
     }
 
     /// The session it is fenced by.
@@ -151,7 +167,7 @@ impl Transaction {
         self.claimed = None;
         self.pass_gate().await?;
         if self.checkout.is_none() {
-            let stop = until_lost(self.plan.session.clone());
+            let stop = until_lost(self.plan.session.clone(), None);
             let limit = self.plan.session.as_ref().map(|s| s.trusted_for());
             self.checkout = Some(self.pool.checkout_unless(stop, limit).await?);
         }
@@ -201,23 +217,29 @@ impl Transaction {
         if self.pass.is_some() {
             return Ok(());
         }
+        let arrived = Instant::now();
         self.pass = Some(match gate.enter() {
             Entry::Inside(pass) => pass,
             Entry::Wait(admitted) => {
                 // Whoever is inside may need this very connection to get on.
                 self.checkout = None;
-                let what = "waiting for other claims";
-                match self.pool.drive().wait(CHECKOUT_LIMIT, what, admitted).await {
-                    Ok(Ok(pass)) => pass,
-                    // The gate is gone only with its connection.
-                    Ok(Err(_)) => {
-                        return Err(Error::Config("this connection is closed".to_owned()));
+                let stop = until_lost(self.plan.session.clone(), None);
+                let admitted = async {
+                    tokio::select! {
+                        // The gate goes only with its connection.
+                        pass = admitted => pass.map_err(|_| Error::Config("this connection is closed".to_owned())),
+                        error = stop => Err(error),
                     }
+                };
+                let what = "waiting for other claims";
+                match self.pool.drive().wait(GATE_LIMIT, what, admitted).await {
+                    Ok(pass) => pass?,
                     Err(Error::TimedOut(text)) => return Err(Error::PoolExhausted(text)),
                     Err(error) => return Err(error),
                 }
             }
         });
+        self.queued += arrived.elapsed();
         let drive = self.pool.drive();
         // Inside the gate, so that it paces all claims from here together.
         let pause = gate.pause(fastrand::f64());
@@ -275,9 +297,9 @@ impl Transaction {
             &mut self.checkout,
             &self.plan,
         )?;
-        let session = self.plan.session.clone();
+        let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
         let outcome = conn
-            .query_unless(sql, params, until_lost(session), None)
+            .query_unless(sql, params, stop, self.plan.statement_limit)
             .await;
         self.noted(outcome)
     }
@@ -291,20 +313,32 @@ impl Transaction {
             &mut self.checkout,
             &self.plan,
         )?;
-        let session = self.plan.session.clone();
+        let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
         let outcome = conn
-            .execute_unless(sql, params, until_lost(session), None)
+            .execute_unless(sql, params, stop, self.plan.statement_limit)
             .await;
         self.noted(outcome)
     }
 
-    /// Refuses a statement that would end the transaction under us.
-    pub fn check_statement(sql: &str) -> Result<()> {
+    /// Checks a statement of the user's: refuses one that would end the transaction under us, and notes one after which
+    /// the connection must not serve another.
+    pub fn check_statement(&mut self, sql: &str) -> Result<()> {
+        if sql.contains('\0') {
+            return Err(Error::Value {
+                message: "the statement contains a NUL character".to_owned(),
+                out_of_range: true,
+            });
+        }
         if dialect::controls_transaction(sql) {
             return Err(Error::WorkState(
                 "the transaction is begun and ended for you: return from the callback to commit, raise to roll back"
                     .to_owned(),
             ));
+        }
+        if dialect::changes_session(sql)
+            && let Some(checkout) = &mut self.checkout
+        {
+            checkout.conn().altered = true;
         }
         Ok(())
     }
@@ -388,7 +422,11 @@ impl Transaction {
     fn advance(&mut self, event: Event) {
         self.action = self
             .machine
-            .step(event, self.started.elapsed(), fastrand::f64())
+            .step(
+                event,
+                self.started.elapsed().saturating_sub(self.queued),
+                fastrand::f64(),
+            )
             .expect("the driver answers what the machine asked for");
     }
 
@@ -412,15 +450,29 @@ fn is_final(error: &Error) -> bool {
             | Error::LeaseLost(_)
             | Error::Config(_)
             | Error::PoolExhausted(_)
+            | Error::AmbiguousCommit { .. }
             | Error::Interrupted
             | Error::Value { .. }
     )
 }
 
-async fn until_lost(session: Option<Arc<SessionState>>) -> Error {
-    match session {
-        Some(session) => session.until_lost().await,
-        None => std::future::pending().await,
+/// Ready when the session is lost or the statement is abandoned.
+async fn until_lost(session: Option<Arc<SessionState>>, abandoned: Option<Arc<Notify>>) -> Error {
+    let lost = async {
+        match session {
+            Some(session) => session.until_lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    let given_up = async {
+        match abandoned {
+            Some(abandoned) => abandoned.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        error = lost => error,
+        () = given_up => Error::Interrupted,
     }
 }
 

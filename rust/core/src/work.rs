@@ -19,7 +19,7 @@ pub const LONGEST_PROCESS: usize = 128;
 /// The longest cause kept, in bytes; a longer one is cut and marked.
 pub const LONGEST_CAUSE: usize = 8 * 1024;
 /// What marks a cause that was cut.
-pub const CUT_MARK: &str = " … [cut]";
+pub const CUT_MARK: &str = " ... [cut]";
 
 /// Where work stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +201,7 @@ fn unknown_machine(machine: Uuid) -> Error {
         hint: None,
         constraint: Some("work_machine_fkey".to_owned()),
         table: Some("work".to_owned()),
+        routine: None,
     }))
 }
 

@@ -20,7 +20,21 @@ fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
 
 /// Makes the exception that tells of `error`.
 pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
-    build(py, error).unwrap_or_else(|failure| failure)
+    let exception = build(py, error).unwrap_or_else(|failure| failure);
+    // Python chains what is raised in an `except` block by itself only if Python raises it.
+    let handled = py
+        .import(intern!(py, "sys"))
+        .and_then(|sys| sys.call_method0(intern!(py, "exception")));
+    if let Ok(handled) = handled
+        && !handled.is_none()
+        && !handled.is(exception.value(py))
+    {
+        // Best effort: without it only the chain is shorter.
+        let _ = exception
+            .value(py)
+            .setattr(intern!(py, "__context__"), handled);
+    }
+    exception
 }
 
 fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
@@ -65,7 +79,9 @@ fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
         Error::RetriesExhausted { attempts, last } => {
             let exception =
                 PyErr::from_value(class(py, "RetriesExhaustedError")?.call1((text, attempts))?);
-            exception.set_cause(py, Some(build(py, *last)?));
+            if let Some(last) = last {
+                exception.set_cause(py, Some(build(py, *last)?));
+            }
             exception
         }
         Error::TransactionRestart { cause, .. } => {

@@ -7,13 +7,14 @@ use bmdb_core::connection::Connection as CoreConnection;
 use bmdb_core::error::{Error, Result};
 use bmdb_core::migrate::explain_missing_schema;
 use bmdb_core::queries;
+use bmdb_core::retry::Failure;
 use bmdb_core::transaction::{Conclusion, Plan, Transaction as Core};
 use bmdb_core::value::Param;
 use bmdb_core::work::{Claim, End, WorkLease, claim};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use crate::drive;
 use crate::error::{Chain, failure_in_chain, to_python};
@@ -41,17 +42,20 @@ struct Inner {
 #[pyclass(frozen, module = "bmdb._core")]
 pub(crate) struct Transaction {
     inner: Arc<Mutex<Inner>>,
+    abandoned: Arc<Notify>,
 }
 
 impl Transaction {
     pub(crate) fn new(connection: &CoreConnection, plan: Plan, kind: Kind) -> Self {
         let tx = Core::new(connection.pool().clone(), plan);
+        let abandoned = tx.abandoner();
         Transaction {
             inner: Arc::new(Mutex::new(Inner {
                 tx,
                 kind,
                 user: None,
             })),
+            abandoned,
         }
     }
 
@@ -77,7 +81,7 @@ impl Inner {
         if let Kind::End(end) = &mut self.kind {
             end.begin()?;
         }
-        let outcome = self.tx.begin().await;
+        let outcome = self.tx.begin().await.map_err(explain_missing_schema);
         if let (Err(error), Kind::End(end)) = (&outcome, &mut self.kind) {
             end.failed(error);
         }
@@ -85,9 +89,11 @@ impl Inner {
     }
 
     async fn conclude(&mut self, raised: Option<Chain>) -> Result<&'static str> {
-        let raised = raised.map(|chain| match chain.only_aborted {
-            true => self.tx.first_failure().or(chain.failure),
-            false => chain.failure,
+        let raised = raised.map(|chain| match (chain.failure, self.tx.first_failure()) {
+            // What this transaction met itself says more than what the exception says of it.
+            (Some(_), Some(first @ Failure::Retryable)) => Some(first),
+            (failure, first) if chain.only_aborted => first.or(failure),
+            (failure, _) => failure,
         });
         let outcome = self.tx.conclude(raised).await;
         match (&outcome, &mut self.kind) {
@@ -105,10 +111,21 @@ impl Inner {
         })
     }
 
+    /// Refuses a statement that is not the callback's to run.
+    fn check(&mut self, py: Python<'_>, sql: &str) -> PyResult<()> {
+        let checked = self.tx.check_statement(sql);
+        checked.map_err(|error| to_python(py, error))
+    }
+
     /// One of our own statements: without its tables it is the schema that is missing.
     async fn call(&mut self, sql: &str, params: &[Param]) -> Result<Vec<tokio_postgres::Row>> {
         let rows = self.tx.query(sql, params).await;
         rows.map_err(explain_missing_schema)
+    }
+
+    async fn call_count(&mut self, sql: &str, params: &[Param]) -> Result<u64> {
+        let count = self.tx.execute(sql, params).await;
+        count.map_err(explain_missing_schema)
     }
 
     async fn claim(
@@ -156,11 +173,6 @@ fn raised(py: Python<'_>, exception: Option<&Bound<'_, PyAny>>) -> PyResult<Opti
     exception
         .map(|exception| failure_in_chain(py, exception))
         .transpose()
-}
-
-fn checked<'a>(py: Python<'_>, sql: &'a str) -> PyResult<&'a str> {
-    Core::check_statement(sql).map_err(|error| to_python(py, error))?;
-    Ok(sql)
 }
 
 #[pymethods]
@@ -211,7 +223,10 @@ impl Transaction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let raised = raised(py, exception)?;
         let inner = self.inner.clone();
-        // Waits for a statement that a cancelled task left behind.
+        if inner.try_lock().is_err() {
+            // A statement that a cancelled task left behind is called off; what it did is rolled back.
+            self.abandoned.notify_one();
+        }
         let conclude = async move { inner.lock_owned().await.conclude(raised).await };
         drive::spawn(py, conclude, |py, text| {
             Ok(text.into_pyobject(py)?.into_any().unbind())
@@ -273,7 +288,7 @@ impl Transaction {
     fn call_count(&self, py: Python<'_>, name: &str, params: &Bound<'_, PyTuple>) -> PyResult<u64> {
         let (sql, params) = (known(name)?, parameters(params)?);
         let mut inner = self.enter(py, true)?;
-        drive::run(py, async move { inner.tx.execute(sql, &params).await })
+        drive::run(py, async move { inner.call_count(sql, &params).await })
     }
 
     fn call_count_async<'py>(
@@ -284,7 +299,7 @@ impl Transaction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (sql, params) = (known(name)?, parameters(params)?);
         let mut inner = self.enter(py, false)?;
-        let count = async move { inner.tx.execute(sql, &params).await };
+        let count = async move { inner.call_count(sql, &params).await };
         drive::spawn(py, count, |py, count| {
             Ok(count.into_pyobject(py)?.into_any().unbind())
         })
@@ -292,8 +307,9 @@ impl Transaction {
 
     /// Runs a statement; returns its rows.
     fn fetch(&self, py: Python<'_>, sql: &str, params: &Bound<'_, PyTuple>) -> PyResult<Vec<Row>> {
-        let (sql, params) = (checked(py, sql)?, parameters(params)?);
+        let params = parameters(params)?;
         let mut inner = self.enter(py, true)?;
+        inner.check(py, sql)?;
         let rows = drive::run(py, async move { inner.tx.query(sql, &params).await })?;
         rows_to_python(py, &rows)
     }
@@ -304,8 +320,10 @@ impl Transaction {
         sql: &str,
         params: &Bound<'_, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (sql, params) = (checked(py, sql)?.to_owned(), parameters(params)?);
+        let params = parameters(params)?;
         let mut inner = self.enter(py, false)?;
+        inner.check(py, sql)?;
+        let sql = sql.to_owned();
         drive::spawn(
             py,
             async move { inner.tx.query(&sql, &params).await },
@@ -315,8 +333,9 @@ impl Transaction {
 
     /// Runs a statement; returns how many rows it affected.
     fn execute(&self, py: Python<'_>, sql: &str, params: &Bound<'_, PyTuple>) -> PyResult<u64> {
-        let (sql, params) = (checked(py, sql)?, parameters(params)?);
+        let params = parameters(params)?;
         let mut inner = self.enter(py, true)?;
+        inner.check(py, sql)?;
         drive::run(py, async move { inner.tx.execute(sql, &params).await })
     }
 
@@ -326,8 +345,10 @@ impl Transaction {
         sql: &str,
         params: &Bound<'_, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (sql, params) = (checked(py, sql)?.to_owned(), parameters(params)?);
+        let params = parameters(params)?;
         let mut inner = self.enter(py, false)?;
+        inner.check(py, sql)?;
+        let sql = sql.to_owned();
         let count = async move { inner.tx.execute(&sql, &params).await };
         drive::spawn(py, count, |py, count| {
             Ok(count.into_pyobject(py)?.into_any().unbind())

@@ -9,5 +9,6 @@ WITH ended AS (
 )
 SELECT
     pg_current_xact_id()::text::bigint AS xid,
+    pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) AS marked,
     (SELECT count(*) FROM audited) AS audited
 FROM ended

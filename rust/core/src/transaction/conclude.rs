@@ -103,14 +103,19 @@ impl Transaction {
 
     /// A broken connection ends an attempt whatever else the callback made of it.
     fn effective(&mut self, raised: Option<Failure>) -> Option<Failure> {
-        let broken = self
-            .checkout
-            .as_mut()
-            .is_none_or(|checkout| checkout.conn().broken);
+        let broken = self.is_broken();
         match raised {
             Some(Failure::Retryable) if broken => Some(Failure::Disconnected),
+            // It was another connection that broke: an exception like any other.
+            Some(Failure::Disconnected) if !broken => None,
             other => other,
         }
+    }
+
+    fn is_broken(&mut self) -> bool {
+        self.checkout
+            .as_mut()
+            .is_none_or(|checkout| checkout.conn().broken)
     }
 
     async fn commit(&mut self) -> Result<Event> {
@@ -132,7 +137,7 @@ impl Transaction {
             Some(STEP_LIMIT)
         };
         let outcome = conn
-            .batch_unless(dialect.commit(), until_lost(session), limit)
+            .batch_unless(dialect.commit(), until_lost(session, None), limit)
             .await;
         match outcome {
             Ok(()) if conn.take_doubtful_commit() => {
@@ -233,7 +238,7 @@ impl Transaction {
             Verdict::Raise => Ok(Conclusion::Raise),
             Verdict::Exhausted { attempts } => Err(Error::RetriesExhausted {
                 attempts,
-                last: Box::new(self.take_error()),
+                last: self.error.take().map(Box::new),
             }),
             Verdict::Fail | Verdict::Ambiguous | Verdict::RestartFailed => Err(self.take_error()),
         }

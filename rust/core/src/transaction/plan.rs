@@ -1,6 +1,7 @@
 //! What a transaction is to do, and what came of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dialect::Isolation;
 use crate::gate::Gate;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub isolation: Isolation,
     /// When to give up.
     pub limits: Limits,
+    /// How long one statement may take; without a limit the session's trust is one.
+    pub statement_limit: Option<Duration>,
     /// Whose trust it depends on.
     pub session: Option<Arc<SessionState>>,
     /// What goes with BEGIN.

@@ -1,0 +1,397 @@
+//! One connection: its prepared statements, the limit on every wait, and whether it can be used again.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{AsyncMessage, Client, Row, Statement};
+
+use super::STEP_LIMIT;
+use crate::config::Config;
+use crate::connect::{self, Canceller, PgConnection};
+use crate::dialect::Dialect;
+use crate::drive::{Drive, Reactor};
+use crate::error::{Error, Result, TransactionId};
+use crate::queries;
+use crate::value::Param;
+
+/// Statements kept prepared on one connection; beyond that all are closed and prepared anew as needed.
+const STATEMENTS_KEPT: usize = 256;
+
+/// What the server told of itself when the connection was opened.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// Which kind of server it is.
+    pub dialect: Dialect,
+    /// Its banner: `PostgreSQL 18.1 on …`.
+    pub banner: String,
+    /// The WAL timeline; `None` on a standby or where there is none.
+    pub timeline: Option<u32>,
+    /// Changes when the server recovers from a crash.
+    pub incarnation: Option<i64>,
+    /// The backend that serves this connection, where the server numbers them.
+    pub pid: Option<i32>,
+}
+
+/// One connection to the server.
+pub struct Conn {
+    client: Client,
+    canceller: Canceller,
+    reactor: Reactor,
+    drive: Drive,
+    statements: HashMap<String, Statement>,
+    server: Server,
+    doubtful_commit: Arc<AtomicBool>,
+    task: Pump,
+    /// Something went wrong on the wire, or a wait was given up: not to be used again.
+    pub(crate) broken: bool,
+    /// A transaction may be open on the server.
+    pub(crate) in_transaction: bool,
+    /// A statement may have changed the session beyond its transaction.
+    pub(crate) altered: bool,
+}
+
+impl Conn {
+    /// Connects, and asks the server what it is.
+    pub async fn open(config: &Config, drive: &Drive, limit: Option<Duration>) -> Result<Conn> {
+        let reactor = drive.reactor()?;
+        let doubtful_commit = Arc::new(AtomicBool::new(false));
+        let noticed = doubtful_commit.clone();
+        let established = drive
+            .io(&reactor, limit, "connecting", async {
+                let established = connect::connect(config).await?;
+                Ok::<_, Error>((
+                    established.client,
+                    established.canceller,
+                    established.connection,
+                ))
+            })
+            .await??;
+        let (client, canceller, connection) = established;
+        let task = reactor.spawn(pump(connection, noticed));
+        let mut conn = Conn {
+            client,
+            canceller,
+            reactor,
+            drive: drive.clone(),
+            statements: HashMap::new(),
+            server: Server::default(),
+            doubtful_commit,
+            task: Pump(task),
+            broken: false,
+            in_transaction: false,
+            altered: false,
+        };
+        conn.identify().await?;
+        Ok(conn)
+    }
+
+    async fn identify(&mut self) -> Result<()> {
+        let version = self
+            .io(
+                Some(STEP_LIMIT),
+                "asking the server for its version",
+                self.client.query_one("SELECT version()", &[]),
+            )
+            .await??;
+        self.server.banner = version.get(0);
+        self.server.dialect = Dialect::from_version(&self.server.banner);
+        if self.server.dialect == Dialect::PostgreSql {
+            let rows = self.query(queries::SERVER_IDENTITY.sql, &[]).await?;
+            let timeline: Option<String> = rows.first().and_then(|row| row.get("timeline"));
+            self.server.incarnation = rows.first().and_then(|row| row.get("incarnation"));
+            self.server.pid = rows.first().map(|row| row.get("pid"));
+            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(&text, 16).ok());
+        }
+        Ok(())
+    }
+
+    /// What the server told of itself.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Asks the server to stop what this connection runs.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Takes note of what the server may have said meanwhile; false when it has hung up.
+    ///
+    /// A connection that the caller drives hears nothing between two calls.
+    pub async fn still_open(&mut self) -> Result<bool> {
+        // The first lets the socket be looked at, the second lets the pump act on it.
+        let listen = async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        };
+        self.io(None, "listening", listen).await?;
+        self.broken |= self.client.is_closed();
+        Ok(!self.broken)
+    }
+
+    /// Prepares a statement ahead of its first use.
+    pub async fn prepare(&mut self, sql: &str) -> Result<()> {
+        let outcome = self
+            .io(Some(STEP_LIMIT), sql, self.client.prepare(sql))
+            .await;
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let statement = self.checked(outcome)?;
+        self.keep(sql, statement);
+        Ok(())
+    }
+
+    /// Runs I/O on this connection under the time limit; see [`Drive::io`].
+    async fn io<F: Future>(&self, limit: Option<Duration>, what: &str, io: F) -> Result<F::Output> {
+        self.drive.io(&self.reactor, limit, what, io).await
+    }
+
+    /// Whatever ends a wait early leaves an answer on the wire, so the connection is done for; the server is asked to
+    /// stop, so that no lock is held for long.
+    async fn abandon_on_stop<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.broken = true;
+            let cancel = self.canceller.cancel();
+            let limit = Duration::from_millis(100);
+            let quiet = tokio_timeout(limit, cancel);
+            match &self.drive {
+                // Not interruptible: an interrupt is what brought us here.
+                Drive::Caller(_) => self.reactor_block(quiet),
+                Drive::Runtime => drop(quiet.await),
+            }
+        }
+        outcome
+    }
+
+    fn reactor_block<F: Future>(&self, future: F) {
+        drop(self.reactor.block_on_quietly(future));
+    }
+
+    /// Runs a text of one or more statements without parameters or results.
+    pub async fn batch(&mut self, sql: &str, limit: Option<Duration>) -> Result<()> {
+        let outcome = self.io(limit, sql, self.client.batch_execute(sql)).await;
+        let outcome = self.abandon_on_stop(outcome).await?;
+        self.checked(outcome)
+    }
+
+    /// Like [`Conn::batch`], but also given up when `stop` is ready first.
+    pub async fn batch_unless<S>(
+        &mut self,
+        sql: &str,
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<()>
+    where
+        S: Future<Output = Error>,
+    {
+        let outcome = self
+            .io(limit, sql, unless(self.client.batch_execute(sql), stop))
+            .await
+            .flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        self.checked(outcome)
+    }
+
+    /// Runs one of our own statements.
+    pub async fn query(&mut self, sql: &str, params: &[Param]) -> Result<Vec<Row>> {
+        self.query_unless(sql, params, std::future::pending(), Some(STEP_LIMIT))
+            .await
+    }
+
+    /// Runs one statement, given up when `stop` is ready first.
+    pub async fn query_unless<S>(
+        &mut self,
+        sql: &str,
+        params: &[Param],
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<Vec<Row>>
+    where
+        S: Future<Output = Error>,
+    {
+        let kept = self.statements.get(sql).cloned();
+        let client = &self.client;
+        let work = async {
+            let statement = match kept {
+                Some(statement) => statement,
+                None => client.prepare(sql).await?,
+            };
+            let rows = client.query(&statement, &borrowed(params)).await;
+            Ok::<_, tokio_postgres::Error>((statement, rows))
+        };
+        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let (statement, rows) = self.checked(outcome)?;
+        self.keep(sql, statement);
+        self.checked(rows)
+    }
+
+    /// Runs one statement and counts the rows that it affected, given up when `stop` is ready first.
+    pub async fn execute_unless<S>(
+        &mut self,
+        sql: &str,
+        params: &[Param],
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<u64>
+    where
+        S: Future<Output = Error>,
+    {
+        let kept = self.statements.get(sql).cloned();
+        let client = &self.client;
+        let work = async {
+            let statement = match kept {
+                Some(statement) => statement,
+                None => client.prepare(sql).await?,
+            };
+            let count = client.execute(&statement, &borrowed(params)).await;
+            Ok::<_, tokio_postgres::Error>((statement, count))
+        };
+        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
+        let outcome = self.abandon_on_stop(outcome).await?;
+        let (statement, count) = self.checked(outcome)?;
+        self.keep(sql, statement);
+        self.checked(count)
+    }
+
+    /// Opens a transaction and sends its first statement in the same trip, each trip within `limit`.
+    pub async fn begin_with(
+        &mut self,
+        begin: &str,
+        first: Option<(&str, &[Param])>,
+        limit: Duration,
+    ) -> Result<Vec<Row>> {
+        self.in_transaction = true;
+        let Some((sql, params)) = first else {
+            self.batch(begin, Some(limit)).await?;
+            return Ok(Vec::new());
+        };
+        if !self.statements.contains_key(sql) {
+            let outcome = self.io(Some(limit), sql, self.client.prepare(sql)).await;
+            let outcome = self.abandon_on_stop(outcome).await?;
+            let statement = self.checked(outcome)?;
+            self.keep(sql, statement);
+        }
+        let statement = self.statements[sql].clone();
+        let params = borrowed(params);
+        let both = async {
+            tokio::join!(
+                self.client.batch_execute(begin),
+                self.client.query(&statement, &params)
+            )
+        };
+        let outcome = self.io(Some(limit), begin, both).await;
+        let (begun, rows) = self.abandon_on_stop(outcome).await?;
+        if let (Err(refused), Ok(_)) = (&begun, &rows) {
+            // Without its BEGIN the statement ran by itself, and is committed.
+            self.broken = true;
+            return Err(Error::AmbiguousCommit {
+                message: format!(
+                    "BEGIN was refused ({refused}), so what was sent with it ran alone"
+                ),
+                transaction: TransactionId::default(),
+            });
+        }
+        self.checked(begun)?;
+        self.checked(rows)
+    }
+
+    fn keep(&mut self, sql: &str, statement: Statement) {
+        if !self.statements.contains_key(sql) {
+            if self.statements.len() >= STATEMENTS_KEPT {
+                self.statements.clear();
+            }
+            self.statements.insert(sql.to_owned(), statement);
+        }
+    }
+
+    /// Notes from an outcome whether the connection can go on.
+    fn checked<T>(&mut self, outcome: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
+        outcome.map_err(|error| {
+            let error = Error::from(error);
+            match &error {
+                Error::Database(db) => {
+                    self.broken |= db.fatal;
+                    // A plan that no longer fits the table, or a statement that a pooler took away.
+                    if matches!(db.sqlstate.as_str(), "0A000" | "26000") {
+                        self.statements.clear();
+                    }
+                }
+                Error::Value { .. } => {}
+                _ => self.broken = true,
+            }
+            error
+        })
+    }
+
+    /// True when, since it was last asked, the server warned that a commit is durable here only (01000).
+    pub fn take_doubtful_commit(&self) -> bool {
+        self.doubtful_commit.swap(false, Ordering::AcqRel)
+    }
+
+    /// Says goodbye to the server.
+    pub async fn close(self) {
+        let Conn {
+            client,
+            reactor,
+            drive,
+            mut task,
+            ..
+        } = self;
+        drop(client);
+        let farewell = tokio_timeout(Duration::from_millis(200), &mut task.0);
+        match drive {
+            Drive::Caller(_) => drop(reactor.block_on_quietly(farewell)),
+            Drive::Runtime => drop(farewell.await),
+        }
+    }
+}
+
+fn borrowed(params: &[Param]) -> Vec<&(dyn tokio_postgres::types::ToSql + Sync)> {
+    params
+        .iter()
+        .map(|param| param as &(dyn tokio_postgres::types::ToSql + Sync))
+        .collect()
+}
+
+pub(super) async fn unless<F: Future, S: Future<Output = Error>>(
+    work: F,
+    stop: S,
+) -> Result<F::Output> {
+    tokio::select! {
+        biased;
+        outcome = work => Ok(outcome),
+        error = stop => Err(error),
+    }
+}
+
+// The timer must be made inside the runtime that will drive it.
+async fn tokio_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// The task that moves a connection's bytes; dropped, it ends, and with it the socket.
+struct Pump(JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Moves bytes until the connection ends, noting the one warning that changes what a commit means.
+async fn pump(mut connection: PgConnection, doubtful_commit: Arc<AtomicBool>) {
+    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notice(notice) = message
+            && notice.code().code() == "01000"
+            && notice.routine() == Some("SyncRepWaitForLSN")
+        {
+            doubtful_commit.store(true, Ordering::Release);
+        }
+    }
+}
