@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import pytest
 import bmdb
 from tests.conftest import MakeMachines
 from tests.processes import eventually
+from tests.proxy import Proxy
 
 PROCESS = "UnitTest1"
 CLAIMERS = 8
@@ -79,3 +81,24 @@ def test_claims_in_opposite_orders_and_finishes_end_without_a_deadlock(
     assert all(count > 0 for count in cycles) and sum(cycles) > 100
     tokens = sql.execute("SELECT sum(token) FROM work_token").fetchone()
     assert tokens == (sum(cycles),)
+
+
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
+def test_a_rivals_claim_in_flight_is_passed_over_and_not_waited_for(
+    proxy: Proxy, database: str, session: bmdb.Session, machines: MakeMachines, isolation: str
+) -> None:
+    first, second = machines(2)
+    with (
+        bmdb.connect(proxy.conninfo(database), component="rival") as connection,
+        connection.start_session(interval=20) as rival,
+        ThreadPoolExecutor(2) as threads,
+        proxy.holding_before() as commit,
+    ):
+        claiming = threads.submit(rival.work, PROCESS, lambda _: [first])
+        commit.wait()
+        passing = threads.submit(session.work, PROCESS, lambda _: [first, second], isolation=isolation)
+        try:
+            assert passing.result(3).machine == second
+        finally:
+            commit.release()
+        assert claiming.result(10).machine == first

@@ -28,6 +28,9 @@ use crate::value::Param;
 
 pub use plan::{Conclusion, Opening, Plan};
 
+/// How long the server waits for the next statement of a transaction of our own.
+const IDLE_LIMIT: &str = "SET LOCAL idle_in_transaction_session_timeout = '3s'";
+
 /// How long a claim may queue behind others of its process here.
 const GATE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -270,6 +273,11 @@ impl Transaction {
             .map_or(STEP_LIMIT, |session| session.interval() / 4)
             .min(STEP_LIMIT);
         let rows = match &plan.opening {
+            // Rows that every collector passes over must not stay locked because somebody is stopped here.
+            Opening::Nothing if dialect == Dialect::PostgreSql => {
+                let begin = format!("{begin}; {IDLE_LIMIT}");
+                conn.begin_with(&begin, None, limit).await?
+            }
             Opening::Nothing => conn.begin_with(begin, None, limit).await?,
             Opening::Fence => {
                 let session = plan.session.as_ref().expect("a fence has a session");
