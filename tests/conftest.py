@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,10 @@ from tests.proxy import Proxy
 # How long one example takes depends on what else the machine does; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("bmdb", deadline=None)
 hypothesis.settings.load_profile("bmdb")
+
+# Started in the background of a script, this process ignores SIGINT, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeMachines = Callable[[int], list[UUID]]
 

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, beat_period, retry_pause};
 use crate::metrics::Metrics;
-use crate::pool::{Conn, Pool, STEP_LIMIT};
+use crate::pool::{Conn, Pool};
 use crate::queries;
 use crate::session::SessionState;
 use crate::transaction::uuid;
@@ -335,8 +335,8 @@ impl Beater {
     async fn connect(&mut self) -> Result<()> {
         let mut conn = Conn::open(&self.config, &Drive::Runtime, None).await?;
         // Whatever the role's defaults: a SERIALIZABLE beat would abort its own users' transactions.
-        conn.batch(BEAT_SETTINGS, Some(STEP_LIMIT)).await?;
-        conn.prepare(queries::SESSION_RENEW.sql).await?;
+        conn.set_up(BEAT_SETTINGS, queries::SESSION_RENEW.sql)
+            .await?;
         self.conn = Some(conn);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, Client, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 
 use super::STEP_LIMIT;
 use crate::config::Config;
@@ -89,24 +89,36 @@ impl Conn {
         Ok(conn)
     }
 
+    /// In the simple protocol, which takes one trip for each question where preparing takes two.
     async fn identify(&mut self) -> Result<()> {
-        let version = self
-            .io(
-                Some(STEP_LIMIT),
-                "asking the server for its version",
-                self.client.query_one("SELECT version()", &[]),
-            )
-            .await??;
-        self.server.banner = version.get(0);
+        let banner = self.ask("SELECT version() AS version").await?;
+        self.server.banner = banner
+            .as_ref()
+            .and_then(|row| row.get("version"))
+            .unwrap_or_default()
+            .to_owned();
         self.server.dialect = Dialect::from_version(&self.server.banner);
-        if self.server.dialect == Dialect::PostgreSql {
-            let rows = self.query(queries::SERVER_IDENTITY.sql, &[]).await?;
-            let timeline: Option<String> = rows.first().and_then(|row| row.get("timeline"));
-            self.server.incarnation = rows.first().and_then(|row| row.get("incarnation"));
-            self.server.pid = rows.first().map(|row| row.get("pid"));
-            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(&text, 16).ok());
+        if self.server.dialect == Dialect::PostgreSql
+            && let Some(row) = self.ask(queries::SERVER_IDENTITY.sql).await?
+        {
+            let timeline = row.get("timeline");
+            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
+            self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
+            self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
         }
         Ok(())
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<Option<SimpleQueryRow>> {
+        let answer = self
+            .io(Some(STEP_LIMIT), sql, self.client.simple_query(sql))
+            .await;
+        let answer = self.abandon_on_stop(answer).await?;
+        let messages = self.checked(answer)?;
+        Ok(messages.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        }))
     }
 
     /// What the server told of itself.
@@ -135,13 +147,18 @@ impl Conn {
         Ok(!self.broken)
     }
 
-    /// Prepares a statement ahead of its first use.
-    pub async fn prepare(&mut self, sql: &str) -> Result<()> {
-        let outcome = self
-            .io(Some(STEP_LIMIT), sql, self.client.prepare(sql))
-            .await;
-        let outcome = self.abandon_on_stop(outcome).await?;
-        let statement = self.checked(outcome)?;
+    /// Applies settings and prepares a statement ahead of its first use, in one trip.
+    pub async fn set_up(&mut self, settings: &str, sql: &str) -> Result<()> {
+        let both = async {
+            tokio::join!(
+                self.client.batch_execute(settings),
+                self.client.prepare(sql)
+            )
+        };
+        let outcome = self.io(Some(STEP_LIMIT), sql, both).await;
+        let (set, statement) = self.abandon_on_stop(outcome).await?;
+        self.checked(set)?;
+        let statement = self.checked(statement)?;
         self.keep(sql, statement);
         Ok(())
     }
