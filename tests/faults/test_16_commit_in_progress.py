@@ -73,6 +73,46 @@ def test_whoever_asks_waits(own_server: EmbeddedServer) -> None:
         work.finish()
 
 
+def test_statistics_reset_by_an_operator_are_no_crash(own_server: EmbeddedServer) -> None:
+    """Their reset is how a crash is noticed; taken for one while COMMIT goes on it must not make "aborted" of it."""
+    dsn = own_server.create_database("bmdb")
+    with (
+        Proxy(*own_server.address) as proxy,
+        psycopg.connect(dsn, autocommit=True) as sql,
+        bmdb.connect(proxy.conninfo(dsn), component="patient", migrate=True) as connection,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        sql.execute("INSERT INTO machines (machine_id) SELECT gen_random_uuid() FROM generate_series(1, 2)")
+        machines = [machine for (machine,) in sql.execute("SELECT machine_id FROM machines")]
+        session = connection.start_session(interval=120)
+        with frozen(sql):
+            writing = threads.submit(session.transact, lambda q: q.machine_set_hardware_report(machines[0], b""))
+            eventually(lambda: count(sql) == 1)
+            proxy.reset(executed="machine_hardware_report")
+            with pytest.raises(bmdb.AmbiguousCommitError) as caught:
+                writing.result(timeout=10)
+            sql.execute("SELECT pg_stat_reset_shared('bgwriter')")
+            with pytest.raises(TimeoutError):
+                caught.value.resolve(timeout=0.5)
+
+        retrievals: list[int] = []
+
+        def retrieve(_: bmdb.Queries) -> Any:
+            retrievals.append(1)
+            return [machines[1]]
+
+        with frozen(sql):
+            claiming = threads.submit(session.work, "Slow", retrieve)
+            eventually(lambda: count(sql) == 1)
+            sql.execute("SELECT pg_stat_reset_shared('bgwriter')")
+            proxy.reset(executed="INSERT INTO work ")
+            asked = proxy.count("pg_xact_status")
+            eventually(lambda: proxy.count("pg_xact_status") > asked + 5 or claiming.done())
+            assert not claiming.done()
+        claiming.result(timeout=10).finish()
+        assert retrievals == [1]
+
+
 def count(sql: psycopg.Connection[Any]) -> int:
     (waiting,) = sql.execute(WAITING).fetchone() or (0,)
     return int(waiting)

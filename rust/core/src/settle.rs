@@ -75,30 +75,27 @@ async fn ask(
     let conn = checkout.conn();
     let server = conn.server();
     let same_log = id.xid.is_some() && id.timeline.is_some() && id.timeline == server.timeline;
+    // Or an operator has reset the statistics that tell a crash: so what follows must hold without one too.
     let crashed = id.incarnation != server.incarnation;
-    if same_log && !crashed {
-        return status(conn, id.xid.unwrap_or_default()).await;
-    }
-    if let Some((lease, event)) = lease {
-        return Ok(match (recorded(conn, lease, event).await?, same_log) {
-            (true, _) => Answer::Known(true),
-            // No transaction survives a crash, so what is not there will not come.
-            (false, true) => Answer::Known(false),
-            (false, false) => Answer::Never,
-        });
-    }
-    if !same_log {
-        return Ok(Answer::Never);
-    }
-    match status(conn, id.xid.unwrap_or_default()).await {
-        // It may be another transaction's by now.
-        Ok(Answer::Known(true)) => Ok(Answer::Never),
-        Ok(Answer::Known(false) | Answer::NotYet) => Ok(Answer::Known(false)),
+    let status = match same_log {
+        true => status(conn, id.xid.unwrap_or_default()).await,
+        false => Ok(Answer::Never),
+    };
+    match status {
+        // The id may be another transaction's by now; the event in history is nobody else's.
+        Ok(Answer::Known(true)) if crashed => match lease {
+            Some((lease, event)) => Ok(Answer::Known(recorded(conn, lease, event).await?)),
+            None => Ok(Answer::Never),
+        },
         // The id lies in the future, so the server has forgotten that it gave it.
         Err(error) if error.sqlstate() == Some(sqlstate::INVALID_PARAMETER_VALUE) => {
             Ok(Answer::Known(false))
         }
-        other => other,
+        Ok(Answer::Never) => match lease {
+            Some((lease, event)) if recorded(conn, lease, event).await? => Ok(Answer::Known(true)),
+            _ => Ok(Answer::Never),
+        },
+        known => known,
     }
 }
 

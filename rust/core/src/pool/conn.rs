@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::drive::{Drive, Reactor};
 use crate::error::{Error, Result, TransactionId};
 use crate::queries;
 use crate::value::Param;
+
+/// What the driver makes of a request.
+type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
 
 /// Statements kept prepared on one connection; beyond that all are closed and prepared anew as needed.
 const STATEMENTS_KEPT: usize = 256;
@@ -110,11 +114,10 @@ impl Conn {
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Option<SimpleQueryRow>> {
-        let answer = self
+        let outcome = self
             .io(Some(STEP_LIMIT), sql, self.client.simple_query(sql))
             .await;
-        let answer = self.abandon_on_stop(answer).await?;
-        let messages = self.checked(answer)?;
+        let messages = self.answered(outcome).await?;
         Ok(messages.into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -189,14 +192,18 @@ impl Conn {
         drop(self.reactor.block_on_quietly(future));
     }
 
-    /// Runs a text of one or more statements without parameters or results.
-    pub async fn batch(&mut self, sql: &str, limit: Option<Duration>) -> Result<()> {
-        let outcome = self.io(limit, sql, self.client.batch_execute(sql)).await;
-        let outcome = self.abandon_on_stop(outcome).await?;
-        self.checked(outcome)
+    /// Takes the answer of a wait, and notes from it whether the connection can go on.
+    async fn answered<T>(&mut self, outcome: Result<Answer<T>>) -> Result<T> {
+        let answer = self.abandon_on_stop(outcome).await?;
+        self.checked(answer)
     }
 
-    /// Like [`Conn::batch`], but also given up when `stop` is ready first.
+    /// Runs a text of one or more statements without parameters or results.
+    pub async fn batch(&mut self, sql: &str, limit: Option<Duration>) -> Result<()> {
+        self.batch_unless(sql, std::future::pending(), limit).await
+    }
+
+    /// The same, given up when `stop` is ready first.
     pub async fn batch_unless<S>(
         &mut self,
         sql: &str,
@@ -206,12 +213,29 @@ impl Conn {
     where
         S: Future<Output = Error>,
     {
-        let outcome = self
-            .io(limit, sql, unless(self.client.batch_execute(sql), stop))
-            .await
-            .flatten();
-        let outcome = self.abandon_on_stop(outcome).await?;
-        self.checked(outcome)
+        let work = unless(self.client.batch_execute(sql), stop);
+        let outcome = self.io(limit, sql, work).await.flatten();
+        self.answered(outcome).await
+    }
+
+    /// The statement as prepared on this connection, now if need be.
+    async fn statement<S>(
+        &mut self,
+        sql: &str,
+        stop: S,
+        limit: Option<Duration>,
+    ) -> Result<Statement>
+    where
+        S: Future<Output = Error>,
+    {
+        if let Some(kept) = self.statements.get(sql) {
+            return Ok(kept.clone());
+        }
+        let work = unless(self.client.prepare(sql), stop);
+        let outcome = self.io(limit, sql, work).await.flatten();
+        let statement = self.answered(outcome).await?;
+        self.keep(sql, statement.clone());
+        Ok(statement)
     }
 
     /// Runs one of our own statements.
@@ -220,7 +244,7 @@ impl Conn {
             .await
     }
 
-    /// Runs one statement, given up when `stop` is ready first.
+    /// Runs one statement, given up when `stop` is ready first; preparing it has `limit` for itself.
     pub async fn query_unless<S>(
         &mut self,
         sql: &str,
@@ -231,24 +255,15 @@ impl Conn {
     where
         S: Future<Output = Error>,
     {
-        let kept = self.statements.get(sql).cloned();
-        let client = &self.client;
-        let work = async {
-            let statement = match kept {
-                Some(statement) => statement,
-                None => client.prepare(sql).await?,
-            };
-            let rows = client.query(&statement, &borrowed(params)).await;
-            Ok::<_, tokio_postgres::Error>((statement, rows))
-        };
-        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
-        let outcome = self.abandon_on_stop(outcome).await?;
-        let (statement, rows) = self.checked(outcome)?;
-        self.keep(sql, statement);
-        self.checked(rows)
+        let mut stop = pin!(stop);
+        let statement = self.statement(sql, stop.as_mut(), limit).await?;
+        let params = borrowed(params);
+        let work = unless(self.client.query(&statement, &params), stop);
+        let outcome = self.io(limit, sql, work).await.flatten();
+        self.answered(outcome).await
     }
 
-    /// Runs one statement and counts the rows that it affected, given up when `stop` is ready first.
+    /// The same for the number of rows that it affected.
     pub async fn execute_unless<S>(
         &mut self,
         sql: &str,
@@ -259,21 +274,12 @@ impl Conn {
     where
         S: Future<Output = Error>,
     {
-        let kept = self.statements.get(sql).cloned();
-        let client = &self.client;
-        let work = async {
-            let statement = match kept {
-                Some(statement) => statement,
-                None => client.prepare(sql).await?,
-            };
-            let count = client.execute(&statement, &borrowed(params)).await;
-            Ok::<_, tokio_postgres::Error>((statement, count))
-        };
-        let outcome = self.io(limit, sql, unless(work, stop)).await.flatten();
-        let outcome = self.abandon_on_stop(outcome).await?;
-        let (statement, count) = self.checked(outcome)?;
-        self.keep(sql, statement);
-        self.checked(count)
+        let mut stop = pin!(stop);
+        let statement = self.statement(sql, stop.as_mut(), limit).await?;
+        let params = borrowed(params);
+        let work = unless(self.client.execute(&statement, &params), stop);
+        let outcome = self.io(limit, sql, work).await.flatten();
+        self.answered(outcome).await
     }
 
     /// Opens a transaction and sends its first statement in the same trip, each trip within `limit`.
@@ -288,13 +294,8 @@ impl Conn {
             self.batch(begin, Some(limit)).await?;
             return Ok(Vec::new());
         };
-        if !self.statements.contains_key(sql) {
-            let outcome = self.io(Some(limit), sql, self.client.prepare(sql)).await;
-            let outcome = self.abandon_on_stop(outcome).await?;
-            let statement = self.checked(outcome)?;
-            self.keep(sql, statement);
-        }
-        let statement = self.statements[sql].clone();
+        let never = std::future::pending();
+        let statement = self.statement(sql, never, Some(limit)).await?;
         let params = borrowed(params);
         let both = async {
             tokio::join!(
@@ -328,7 +329,7 @@ impl Conn {
     }
 
     /// Notes from an outcome whether the connection can go on.
-    fn checked<T>(&mut self, outcome: std::result::Result<T, tokio_postgres::Error>) -> Result<T> {
+    fn checked<T>(&mut self, outcome: Answer<T>) -> Result<T> {
         outcome.map_err(|error| {
             let error = Error::from(error);
             match &error {
