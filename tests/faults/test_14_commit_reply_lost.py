@@ -122,3 +122,17 @@ def test_an_answer_is_not_made_up_when_the_server_cannot_be_reached(
     with proxy.refusing(), pytest.raises(TimeoutError):
         caught.value.resolve(timeout=0.3)
     assert caught.value.resolve(timeout=5) is True
+
+
+def test_a_session_is_started_and_closed_all_the_same(
+    proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any]
+) -> None:
+    """Neither is worth a doubt: a row too many expires, and a row that is gone is gone."""
+    with proxy.cutting_after_commit() as cut:
+        session = proxied.start_session(interval=120)
+    cut.wait()
+    assert session.transact(lambda q: q.session(session.uuid)) is not None
+    with proxy.cutting_after_commit() as cut:
+        session.close()
+    cut.wait()
+    assert sql.execute("SELECT count(*) FROM sessions WHERE session_id = %s", [session.uuid]).fetchone() == (0,)

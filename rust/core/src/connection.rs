@@ -15,7 +15,7 @@ use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
 use crate::events::Events;
 use crate::heartbeat::Heartbeat;
-use crate::lease::Loss;
+use crate::lease::{Loss, Moment};
 use crate::metrics::Metrics;
 use crate::migrate;
 use crate::pool::Pool;
@@ -166,30 +166,11 @@ impl Connection {
     pub async fn start_session(&self, interval: f64, processor: &str) -> Result<Arc<SessionState>> {
         let interval = whole_interval(interval)?;
         self.pool.check_usable()?;
-        let id = Uuid::new_v4();
-        let seconds = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
-        let params = [
-            uuid(id),
-            Param::Text(self.settings.component.clone()),
-            Param::Text(self.settings.runtime_info.clone()),
-            Param::Int(seconds),
-        ];
-        let mut sent;
-        let mut tx = Transaction::new(self.pool.clone(), own_plan());
-        loop {
-            tx.begin().await?;
-            sent = self.clock.now();
-            let outcome = tx.query(queries::SESSION_START.sql, &params).await;
-            let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
-            match tx.conclude(raised).await? {
-                Conclusion::Again => {}
-                Conclusion::Raise => {
-                    outcome.map_err(migrate::explain_missing_schema)?;
-                    break;
-                }
-                Conclusion::Committed => break,
-            }
-        }
+        let (id, sent) = match self.write_session(interval).await {
+            // Should it have been written, it holds nothing and expires by itself.
+            Err(Error::AmbiguousCommit { .. }) => self.write_session(interval).await?,
+            written => written?,
+        };
         let session = SessionState::new(
             id,
             &self.settings.component,
@@ -224,6 +205,32 @@ impl Connection {
         Ok(session)
     }
 
+    /// Writes the row of a session with a fresh id; returns that and the moment before it was sent.
+    async fn write_session(&self, interval: Duration) -> Result<(Uuid, Moment)> {
+        let id = Uuid::new_v4();
+        let seconds = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
+        let params = [
+            uuid(id),
+            Param::Text(self.settings.component.clone()),
+            Param::Text(self.settings.runtime_info.clone()),
+            Param::Int(seconds),
+        ];
+        let mut tx = Transaction::new(self.pool.clone(), own_plan());
+        loop {
+            tx.begin().await?;
+            let sent = self.clock.now();
+            let outcome = tx.query(queries::SESSION_START.sql, &params).await;
+            let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
+            match (tx.conclude(raised).await?, outcome) {
+                (Conclusion::Again, _) => {}
+                (_, outcome) => {
+                    outcome.map_err(migrate::explain_missing_schema)?;
+                    return Ok((id, sent));
+                }
+            }
+        }
+    }
+
     /// Releases a session's leases and removes its row, now.
     pub async fn end_session(&self, session: &Arc<SessionState>) -> Result<()> {
         let already_lost = session.loss().is_some();
@@ -235,6 +242,14 @@ impl Connection {
             // Whatever is left of it is collection's.
             return Ok(());
         }
+        match self.delete_session(session).await {
+            // Done twice it does no more than once.
+            Err(Error::AmbiguousCommit { .. }) => self.delete_session(session).await,
+            deleted => deleted,
+        }
+    }
+
+    async fn delete_session(&self, session: &SessionState) -> Result<()> {
         let mut tx = Transaction::new(self.pool.clone(), own_plan());
         loop {
             tx.begin().await?;
