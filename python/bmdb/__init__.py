@@ -24,6 +24,7 @@ from bmdb.errors import (
     WorkConflictError,
     WorkStateError,
 )
+from bmdb.process import Process
 
 __all__ = [
     "AmbiguousCommitError",
@@ -40,6 +41,7 @@ __all__ = [
     "LeaseLostError",
     "MigrationError",
     "NothingToDo",
+    "Process",
     "Queries",
     "RetriesExhaustedError",
     "Row",

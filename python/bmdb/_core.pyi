@@ -13,6 +13,7 @@ __all__ = [
     "Work",
     "__version__",
     "backoff_without",
+    "check_process",
     "classify_sqlstate",
     "latest_schema_version",
     "queries",
@@ -72,6 +73,7 @@ class Backoff:
     def __reduce__(self) -> tuple[object, ...]: ...
 
 def backoff_without(previous: _Duration | None = None) -> int: ...
+def check_process(name: str) -> None: ...
 
 @final
 class RetryMachine:

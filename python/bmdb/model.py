@@ -19,8 +19,8 @@ __all__ = [
     "InstallationResult",
     "Machine",
     "OsInstallationRequest",
-    "Process",
     "ProcessCount",
+    "ProcessName",
     "ProvidedMachine",
     "Provider",
     "ProviderStatus",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class Process(StrEnum):
+class ProcessName(StrEnum):
     """Kinds of work in the original. The three of the Shepherd exclude one another in its eligibility queries."""
 
     SHEPHERD_ACCESS = "ShepherdAccess"

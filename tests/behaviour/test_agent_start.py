@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 import bmdb
-from bmdb.model import Event, Process, Provider
+from bmdb.model import Event, ProcessName, Provider
 
 Sql = psycopg.Connection[Any]
-START, RECOVERY = Process.SHEPHERD_AGENT_START, Process.SHEPHERD_RECOVERY
+START, RECOVERY = ProcessName.SHEPHERD_AGENT_START, ProcessName.SHEPHERD_RECOVERY
 
 
 def provide(session: bmdb.Session, count: int, provider: str = Provider.EQUINIX) -> list[UUID]:

@@ -13,7 +13,7 @@ from tests.conftest import MakeMachines
 from tests.processes import Spawn
 
 import bmdb
-from bmdb.model import Process
+from bmdb.model import ProcessName
 
 PROCESS = "UnitTest1"
 OTHER_PROCESS = "UnitTest2"
@@ -58,9 +58,9 @@ def test_a_session_excludes_itself(session: bmdb.Session, machines: MakeMachines
 
 def test_a_conflict_names_the_process_as_the_database_does(session: bmdb.Session, machines: MakeMachines) -> None:
     (machine,) = machines(1)
-    claim(session, machine, Process.UNIT_TEST_1)
+    claim(session, machine, ProcessName.UNIT_TEST_1)
     with pytest.raises(bmdb.WorkConflictError, match=f"under process '{PROCESS}'"):
-        claim(session, machine, Process.UNIT_TEST_1)
+        claim(session, machine, ProcessName.UNIT_TEST_1)
 
 
 def test_sessions_exclude_one_another(

@@ -20,6 +20,7 @@ from bmdb._async.work import AsyncWork
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
 from bmdb.identity import Unique
+from bmdb.process import Process, name_of
 
 if TYPE_CHECKING:
     from bmdb._async.connection import AsyncConnection
@@ -127,13 +128,13 @@ class AsyncSession(Unique):
 
     async def work(
         self,
-        process: str,
+        process: str | Process,
         retrieve: Callable[[AsyncQueries], Awaitable[Any]],
         *,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> AsyncWork:
-        """Leases a machine that needs `process`.
+        """Leases a machine that needs `process`: a `Process`, or just its name.
 
         `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
         first of them that nobody holds under this process is leased. It may run many times and should only read. The
@@ -152,12 +153,13 @@ class AsyncSession(Unique):
         # sync only
         # check_callback(retrieve, asynchronous=False)
         # end sync only
+        name = name_of(process)
         try:
-            return await self._claim(process, retrieve, isolation, max_retries)
+            return await self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not await self._collect_if_due():
                 raise
-        return await self._claim(process, retrieve, isolation, max_retries)
+        return await self._claim(name, retrieve, isolation, max_retries)
 
     async def _claim(
         self,
@@ -167,8 +169,6 @@ class AsyncSession(Unique):
         max_retries: int | None,
     ) -> AsyncWork:
         core = self._connection._core
-        if not isinstance(process, str):
-            raise TypeError(f"process must be a str, not {type(process).__name__}")
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
 
@@ -183,7 +183,7 @@ class AsyncSession(Unique):
             claimed = leased = await tx.claim_async(process, machines)
             if leased is None:
                 raise WorkConflictError(
-                    f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
+                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
                 )
             return leased
 

@@ -17,6 +17,7 @@ from bmdb._sync.work import Work
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.errors import Error, NothingToDo, WorkConflictError
 from bmdb.identity import Unique
+from bmdb.process import Process, name_of
 
 if TYPE_CHECKING:
     from bmdb._sync.connection import Connection
@@ -110,13 +111,13 @@ class Session(Unique):
 
     def work(
         self,
-        process: str,
+        process: str | Process,
         retrieve: Callable[[Queries], Any],
         *,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> Work:
-        """Leases a machine that needs `process`.
+        """Leases a machine that needs `process`: a `Process`, or just its name.
 
         `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
         first of them that nobody holds under this process is leased. It may run many times and should only read. The
@@ -130,12 +131,13 @@ class Session(Unique):
         ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
         """
         check_callback(retrieve, asynchronous=False)
+        name = name_of(process)
         try:
-            return self._claim(process, retrieve, isolation, max_retries)
+            return self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not self._collect_if_due():
                 raise
-        return self._claim(process, retrieve, isolation, max_retries)
+        return self._claim(name, retrieve, isolation, max_retries)
 
     def _claim(
         self,
@@ -145,8 +147,6 @@ class Session(Unique):
         max_retries: int | None,
     ) -> Work:
         core = self._connection._core
-        if not isinstance(process, str):
-            raise TypeError(f"process must be a str, not {type(process).__name__}")
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
 
@@ -157,7 +157,7 @@ class Session(Unique):
             claimed = leased = tx.claim(process, machines)
             if leased is None:
                 raise WorkConflictError(
-                    f"all {len(machines)} machines offered are being worked on under process {str(process)!r}"
+                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
                 )
             return leased
 

@@ -5,6 +5,7 @@ mod connection;
 mod drive;
 mod error;
 mod metrics;
+mod process;
 mod retry;
 mod row;
 mod session;
@@ -40,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<work::Work>()?;
     module.add_class::<row::Row>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
+    module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())
