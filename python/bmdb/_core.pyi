@@ -6,6 +6,7 @@ from uuid import UUID
 __all__ = [
     "Backoff",
     "Connection",
+    "Pace",
     "RetryMachine",
     "Row",
     "Session",
@@ -74,6 +75,11 @@ class Backoff:
 
 def backoff_without(previous: _Duration | None = None) -> int: ...
 def check_process(name: str) -> None: ...
+
+@final
+class Pace:
+    def __new__(cls, every: float, burst: int) -> Pace: ...
+    def take(self, now: float) -> float: ...
 
 @final
 class RetryMachine:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "rust" / "core"
 
-PURE = ("backoff", "lease", "retry", "sqlstate", "value")
+PURE = ("backoff", "lease", "pace", "retry", "sqlstate", "value")
 # What the pure modules may name of the crate: each other, and the error that everything answers with.
 KNOWN_TO_PURE = {*PURE, "error"}
 IMPURE = re.compile(

@@ -20,6 +20,7 @@ from bmdb.model import (
     SessionUse,
     WorkBackoff,
 )
+from bmdb.process import Process, name_of
 
 __all__ = ["AsyncQueries"]
 
@@ -109,6 +110,14 @@ class AsyncQueries(Unique):
         Neither history nor backoff is touched. False means that somebody else may hold the machine: do not commit then.
         """
         return await self._core.call_count_async("work_release", (machine, session_id, process)) > 0
+
+    async def notify(self, process: str | Process) -> None:
+        """Wake the loops that wait for work of the process, once this transaction is committed.
+
+        A hint that spares them the rest of their pause: say it where a machine becomes eligible. Nothing depends on it,
+        and it needs PostgreSQL. Transactions with a hint are committed one after the other, server-wide.
+        """
+        await self._core.call_count_async("work_notify", (name_of(process),))
 
     async def insert_work_history(
         self,

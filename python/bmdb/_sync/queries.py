@@ -21,6 +21,7 @@ from bmdb.model import (
     SessionUse,
     WorkBackoff,
 )
+from bmdb.process import Process, name_of
 
 __all__ = ["Queries"]
 
@@ -110,6 +111,14 @@ class Queries(Unique):
         Neither history nor backoff is touched. False means that somebody else may hold the machine: do not commit then.
         """
         return self._core.call_count("work_release", (machine, session_id, process)) > 0
+
+    def notify(self, process: str | Process) -> None:
+        """Wake the loops that wait for work of the process, once this transaction is committed.
+
+        A hint that spares them the rest of their pause: say it where a machine becomes eligible. Nothing depends on it,
+        and it needs PostgreSQL. Transactions with a hint are committed one after the other, server-wide.
+        """
+        self._core.call_count("work_notify", (name_of(process),))
 
     def insert_work_history(
         self,

@@ -4,7 +4,7 @@
 //! process. `trusted_until` is the moment past which a session no longer believes in itself: it lies before the
 //! database's own deadline, so a holder knows that it is lost before anybody else gets its machine.
 //!
-//! Pure modules (no I/O, no clock): [`backoff`], [`retry`], [`lease`], [`sqlstate`], [`value`].
+//! Pure modules (no I/O, no clock): [`backoff`], [`retry`], [`lease`], [`pace`], [`sqlstate`], [`value`].
 pub mod backoff;
 pub mod clock;
 pub mod collect;
@@ -20,6 +20,7 @@ pub mod heartbeat;
 pub mod lease;
 pub mod metrics;
 pub mod migrate;
+pub mod pace;
 pub mod pool;
 pub mod queries;
 pub mod reflect;

@@ -115,6 +115,8 @@ queries! {
     WORK_INSERT_BACKOFF = "work", "insert_backoff", None;
     WORK_INSERT_HISTORY = "work", "insert_history", None;
     WORK_LIST = "work", "list", Many;
+    WORK_LISTEN = "work", "listen", None;
+    WORK_NOTIFY = "work", "notify", None;
     WORK_RELEASE = "work", "release", None;
     WORK_START = "work", "start", One;
     WORK_RECORDED = "work", "recorded", One;

@@ -5,6 +5,7 @@ mod connection;
 mod drive;
 mod error;
 mod metrics;
+mod pace;
 mod process;
 mod retry;
 mod row;
@@ -34,6 +35,7 @@ fn latest_schema_version() -> i64 {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     backoff::register(module)?;
+    pace::register(module)?;
     retry::register(module)?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<session::Session>()?;

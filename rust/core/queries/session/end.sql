@@ -1,3 +1,4 @@
+-- Whoever waits for what the session held is told (see work/notify.sql); nothing held, nobody told.
 WITH released AS (
     DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
 ), audited AS (
@@ -6,6 +7,8 @@ WITH released AS (
     RETURNING 1
 ), ended AS (
     DELETE FROM sessions WHERE session_id = $1 RETURNING 1
+), told AS (
+    SELECT count(pg_notify('bmdb_work', process)) FROM (SELECT DISTINCT process FROM released) AS freed
 )
 SELECT (SELECT count(*) FROM released) AS released, (SELECT count(*) FROM ended) AS ended,
-    (SELECT count(*) FROM audited) AS audited
+    (SELECT count(*) FROM audited) AS audited, (SELECT count FROM told) AS told
