@@ -5,7 +5,9 @@ Everything here cleans up after itself: a stopped process is continued, a worker
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
@@ -204,3 +206,17 @@ def eventually(condition: Callable[[], object], timeout: float = WAIT_SECONDS, *
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout} s")
         time.sleep(every)
+
+
+async def eventually_async(
+    condition: Callable[[], object], timeout: float = WAIT_SECONDS, *, every: float = 0.02
+) -> None:
+    """The same, letting the event loop run meanwhile; the condition may be an `async def`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = condition()
+        if await answer if inspect.isawaitable(answer) else answer:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s")
+        await asyncio.sleep(every)

@@ -36,8 +36,12 @@ NAMES = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
-# Dotted names of asyncio for what does the same to a thread, such as asyncio.sleep for time.sleep. None is used so far.
-DOTTED: dict[str, str] = {}
+# Dotted names: those of asyncio for what does the same to a thread.
+DOTTED = {
+    "AsyncConnection.connect": "connect",
+    "asyncio.Barrier": "threading.Barrier",
+    "asyncio.sleep": "time.sleep",
+}
 # The rules that are no table: names starting with Async, names ending in _async, and syntax.
 GENERAL = ("async", "await", "Async…", "…_async", "Awaitable[…]", "# async only", "# sync only")
 # Types without a twin of the same shape.
@@ -178,7 +182,9 @@ def edit_name(source: Source, tokens: list[tokenize.TokenInfo], index: int) -> N
         source.replace(token, tokens[index + 2].end, DOTTED[dotted])
     elif word == "asyncio" and DOTTED and index and tokens[index - 1].string == "import":
         # Layout drops those that are not used.
-        source.replace(token, token.end, ", ".join(sorted({name.partition(".")[0] for name in DOTTED.values()})))
+        source.replace(
+            token, token.end, ", ".join(sorted({name.partition(".")[0] for name in DOTTED.values() if "." in name}))
+        )
     elif word in REFUSED:
         raise source.fail(token.start[0], f"{dotted or word} has no sync meaning; put it between # async only marks")
     elif word in NAMES:

@@ -295,5 +295,5 @@ def _runtime_info() -> str:
 
 
 # sync only
-# connect = AsyncConnection.connect
+# connect = Connection.connect
 # end sync only

@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_migrations.py by tools/generate_sync.py: do not edit.
 """The schema: brought up, by one or by many, taken down where that is allowed, never out of step with the library."""
 
 from __future__ import annotations
@@ -8,24 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.processes import Spawn
 
 import bmdb
 
 Sql = psycopg.Connection[Any]
 LATEST = 2
-
-MIGRATOR = """
-    import sys
-    import bmdb
-
-    with bmdb.connect(sys.argv[1], component="migrator") as connection:
-        print("ready")
-        input()
-        print("version", connection.migrate())
-        with connection.start_session() as session:
-            print("machine", session.transact(lambda q: q.new_machine().machine_id))
-"""
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
@@ -85,18 +73,6 @@ class TestUp:
             assert connection.migrate() == LATEST
             assert "machine_provided" in tables(empty)
 
-    def test_by_several_processes_at_once(self, spawn: Spawn, empty_database: str, empty: Sql) -> None:
-        workers = [spawn(MIGRATOR, empty_database) for _ in range(4)]
-        for worker in workers:
-            worker.expect("ready")
-        for worker in workers:
-            worker.send()
-        for worker in workers:
-            assert worker.wait() == 0, worker.errors
-            assert worker.lines[1] == f"version {LATEST}"
-        assert versions(empty) == [1, 2]
-        assert empty.execute("SELECT count(*) FROM machines").fetchone() == (4,)
-
     def test_one_that_fails_leaves_nothing_of_it(self, empty_database: str, empty: Sql) -> None:
         with bmdb.connect(empty_database, component="test") as connection:
             connection.migrate(to=1)
@@ -120,22 +96,20 @@ class TestUp:
 
 class TestDown:
     def test_up_and_down_and_up_and_down_on_a_throw_away_server(self) -> None:
-        with (
-            bmdb.connect("embedded:", component="test") as connection,
-            psycopg.connect(connection.conninfo, autocommit=True) as sql,
-        ):
-            for _ in range(2):
-                assert connection.migrate() == LATEST
-                assert connection.migrate() == LATEST
-                with connection.start_session() as session:
-                    assert session.transact(lambda q: q.count_machines()) == 0
-                    session.transact(lambda q: q.new_machine())
-                assert connection.migrate(to=0) == 0
-                assert connection.migrate(to=0) == 0
-                assert connection.schema_version() == 0
-                assert tables(sql) == {"bmdb_schema"}
-                with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
-                    connection.start_session()
+        with bmdb.connect("embedded:", component="test") as connection:
+            with psycopg.connect(connection.conninfo, autocommit=True) as sql:
+                for _ in range(2):
+                    assert connection.migrate() == LATEST
+                    assert connection.migrate() == LATEST
+                    with connection.start_session() as session:
+                        assert session.transact(lambda q: q.count_machines()) == 0
+                        session.transact(lambda q: q.new_machine())
+                    assert connection.migrate(to=0) == 0
+                    assert connection.migrate(to=0) == 0
+                    assert connection.schema_version() == 0
+                    assert tables(sql) == {"bmdb_schema"}
+                    with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
+                        connection.start_session()
 
     @pytest.mark.parametrize("to", [0, 1])
     def test_refused_everywhere_else(

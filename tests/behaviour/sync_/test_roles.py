@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_roles.py by tools/generate_sync.py: do not edit.
 """Roles with other defaults and fewer rights than the tests' own."""
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def role(database: str, sql: psycopg.Connection[Any]) -> Iterator[MakeRole]:
 def test_an_ordinary_role_does_everything_but_migrate(role: MakeRole, machines: MakeMachines) -> None:
     offered = machines(1)
     # The schema is there already, so asking for it needs no rights.
-    with bmdb.connect(role(), component="test", migrate=True) as connection, connection.start_session() as session:
+    with (
+        bmdb.connect(role(), component="test", migrate=True) as connection,
+        connection.start_session() as session,
+    ):
         session.work("UnitTest1", lambda q: offered).finish(lambda q: q.machine_set_hardware_report(offered[0], b""))
         assert connection.collect() == (0, 0)
 
@@ -63,7 +67,10 @@ def test_a_role_that_may_not_create_tables_is_told_so(empty_database: str, sql: 
 def test_the_roles_defaults_do_not_reach_the_heartbeat(role: MakeRole, machines: MakeMachines, setting: str) -> None:
     """A SERIALIZABLE beat would abort the transactions of its own session, which read the row that it writes."""
     offered = machines(1)
-    with bmdb.connect(role(setting), component="test") as connection, connection.start_session(interval=1) as session:
+    with (
+        bmdb.connect(role(setting), component="test") as connection,
+        connection.start_session(interval=1) as session,
+    ):
         runs: list[int] = []
 
         def slow(q: bmdb.Queries) -> None:
@@ -94,7 +101,12 @@ def test_a_backend_beyond_reach_does_not_stop_collection(
 
     with lowly:
         assert holder.transact(collect_amid, isolation="read committed") == (1, 1)
-        eventually(lambda: lowly.collect() == (1, 1) or sql.execute("SELECT count(*) FROM work").fetchone() == (0,))
+
+        def collected() -> bool:
+            lowly.collect()
+            return sql.execute("SELECT count(*) FROM work").fetchone() == (0,)
+
+        eventually(collected)
 
 
 def test_a_database_that_cannot_hold_every_character_is_refused(sql: psycopg.Connection[Any], database: str) -> None:

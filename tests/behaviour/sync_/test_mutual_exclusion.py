@@ -1,7 +1,9 @@
-"""One holder for each (machine, process), within a session, across sessions and across processes of the system."""
+# Generated from tests/behaviour/async_/test_mutual_exclusion.py by tools/generate_sync.py: do not edit.
+"""One holder for each (machine, process), within a session and across sessions."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from typing import Any
@@ -9,8 +11,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.concurrency import together
 from tests.conftest import MakeMachines
-from tests.processes import Spawn
 
 import bmdb
 from bmdb.model import ProcessName
@@ -18,24 +20,6 @@ from bmdb.model import ProcessName
 PROCESS = "UnitTest1"
 OTHER_PROCESS = "UnitTest2"
 Sql = psycopg.Connection[Any]
-
-# Leases until nothing is left and prints what it got; waits for a line before it begins, and before it ends.
-CLAIMER = """
-    import sys, uuid
-    import bmdb
-
-    machines = [uuid.UUID(text) for text in sys.argv[2].split(",")]
-    with bmdb.connect(sys.argv[1], component="claimer") as connection, connection.start_session() as session:
-        print("ready")
-        input()
-        while True:
-            try:
-                print("leased", session.work("UnitTest1", lambda q: machines).machine)
-            except bmdb.WorkConflictError:
-                break
-        print("done")
-        input()
-"""
 
 
 def claim(session: bmdb.Session, machine: UUID, process: str = PROCESS) -> bmdb.Work:
@@ -82,7 +66,10 @@ def test_connections_exclude_one_another(
 ) -> None:
     (machine,) = machines(1)
     claim(session, machine)
-    with bmdb.connect(database, component="rival") as connection, connection.start_session() as rival:
+    with (
+        bmdb.connect(database, component="rival") as connection,
+        connection.start_session() as rival,
+    ):
         with pytest.raises(bmdb.WorkConflictError):
             claim(rival, machine)
         assert leases(sql) == {(machine, PROCESS, session.uuid)}
@@ -125,44 +112,16 @@ def test_every_ending_frees_the_machine(
         assert next_work.token > work.token
 
 
-def test_threads_of_one_session_share_the_machines_out(session: bmdb.Session, machines: MakeMachines) -> None:
+def test_users_of_one_session_share_the_machines_out(session: bmdb.Session, machines: MakeMachines) -> None:
     rack = machines(12)
     start = threading.Barrier(4)
     taken: list[UUID] = []
-    errors: list[BaseException] = []
 
     def drain() -> None:
-        try:
-            start.wait(10)
+        start.wait()
+        with contextlib.suppress(bmdb.WorkConflictError):
             while True:
                 taken.append(session.work(PROCESS, lambda q: rack).machine)
-        except bmdb.WorkConflictError:
-            pass
-        except BaseException as error:
-            errors.append(error)
 
-    threads = [threading.Thread(target=drain) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors
+    together(*[drain] * 4)
     assert Counter(taken) == Counter(rack)
-
-
-def test_processes_share_the_machines_out(spawn: Spawn, database: str, machines: MakeMachines, sql: Sql) -> None:
-    rack = machines(12)
-    workers = [spawn(CLAIMER, database, ",".join(map(str, rack))) for _ in range(3)]
-    for worker in workers:
-        worker.expect("ready")
-    for worker in workers:
-        worker.send()
-    for worker in workers:
-        worker.expect("done")
-    taken = [UUID(line.split()[1]) for worker in workers for line in worker.lines if line.startswith("leased")]
-    assert Counter(taken) == Counter(rack)
-    assert {machine for machine, _, _ in leases(sql)} == set(rack)
-    for worker in workers:
-        worker.send()
-        assert worker.wait() == 0
-    assert leases(sql) == set()

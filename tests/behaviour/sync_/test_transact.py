@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_transact.py by tools/generate_sync.py: do not edit.
 """What a transaction with a callback promises: its value, its exception, its isolation, and an end made for it."""
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.concurrency import together
 from tests.conftest import MakeMachines
 
 import bmdb
@@ -76,24 +78,18 @@ class TestOutcome:
         assert [caught.value] == seen
         assert caught.value.sqlstate == "22012"
 
-    def test_threads_have_transactions_of_their_own(self, session: bmdb.Session, sql: Sql) -> None:
+    def test_calls_side_by_side_have_transactions_of_their_own(self, session: bmdb.Session, sql: Sql) -> None:
         both = threading.Barrier(2)
-        counted: list[int] = []
 
         def write(q: bmdb.Queries) -> int:
             q.new_machine()
-            both.wait(10)
+            both.wait()
             return q.count_machines()
 
-        def run() -> None:
-            counted.append(session.transact(write, isolation="repeatable read"))
+        def run() -> int:
+            return session.transact(write, isolation="repeatable read")
 
-        threads = [threading.Thread(target=run) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert counted == [1, 1]
+        assert together(run, run) == [1, 1]
         assert count(sql) == 2
 
 
@@ -120,7 +116,11 @@ class TestIsolation:
         rack = machines(1)
         seen: list[str] = []
         work = session.work("UnitTest1", lambda q: rack)
-        work.finish(lambda q: seen.append(level(q)), isolation=wanted)
+
+        def commit(q: bmdb.Queries) -> None:
+            seen.append(level(q))
+
+        work.finish(commit, isolation=wanted)
         assert seen == [wanted]
 
     @pytest.mark.parametrize(
@@ -270,7 +270,10 @@ class TestBoundaries:
     def test_its_queries_end_with_it(self, session: bmdb.Session, sql: Sql) -> None:
         kept: list[bmdb.Queries] = []
         session.transact(kept.append)
-        late: list[Callable[[], object]] = [kept[0].new_machine, lambda: kept[0].execute("DELETE FROM machines")]
+        late: list[Callable[[], object]] = [
+            kept[0].new_machine,
+            lambda: kept[0].execute("DELETE FROM machines"),
+        ]
         for run in late:
             with pytest.raises(bmdb.WorkStateError, match="use q only inside its callback"):
                 run()

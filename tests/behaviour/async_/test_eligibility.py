@@ -1,8 +1,8 @@
 """Which machines the agent-start and agent-recovery workflows offer: one condition changed at a time."""
 
-import time
+import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ import bmdb
 PROVIDER = "Equinix"
 SHEPHERDS = ["ShepherdAccess", "ShepherdAgentStart", "ShepherdRecovery"]
 
-Change = Callable[[Any, UUID, Any], object]  # (queries, machine, the state below)
+Change = Callable[[Any, UUID, Any], Awaitable[object]]  # (queries, machine, the state below)
 
 
 class Rack:
@@ -30,31 +30,34 @@ class Rack:
         row = self.sql.execute("SELECT clock_timestamp() - %s * %s::interval", (number, f"1 {unit}")).fetchone()
         return row[0]
 
-    def machine(self, *changes: Change) -> UUID:
+    async def machine(self, *changes: Change) -> UUID:
         """A new machine at the provider, changed step by step."""
 
-        def build(q: Any) -> UUID:
-            machine = q.new_machine().machine_id
-            q.machine_add_provided(machine, PROVIDER, f"id-{machine}")
+        async def build(q: Any) -> UUID:
+            machine = (await q.new_machine()).machine_id
+            await q.machine_add_provided(machine, PROVIDER, f"id-{machine}")
             for change in changes:
-                change(q, machine, self)
+                await change(q, machine, self)
             return machine
 
-        return self.session.transact(build)
+        return await self.session.transact(build)
 
-    def change(self, machine: UUID, change: Change) -> None:
-        self.session.transact(lambda q: change(q, machine, self))
+    async def change(self, machine: UUID, change: Change) -> None:
+        await self.session.transact(lambda q: change(q, machine, self))
 
-    def for_start(self, limit: int = 10, provider: str = PROVIDER) -> list[UUID]:
-        rows = self.session.transact(lambda q: q.machines_for_agent_start(limit, provider))
+    async def for_start(self, limit: int = 10, provider: str = PROVIDER) -> list[UUID]:
+        rows = await self.session.transact(lambda q: q.machines_for_agent_start(limit, provider))
         return [row.machine_id for row in rows]
 
-    def for_recovery(self, limit: int = 10, provider: str = PROVIDER) -> list[UUID]:
-        rows = self.session.transact(lambda q: q.machines_for_agent_recovery(limit, provider))
+    async def for_recovery(self, limit: int = 10, provider: str = PROVIDER) -> list[UUID]:
+        rows = await self.session.transact(lambda q: q.machines_for_agent_recovery(limit, provider))
         return [row.machine_id for row in rows]
 
-    def counts(self) -> tuple[int, int]:
-        return self.session.transact(lambda q: (q.count_pending_agent_start(), q.count_pending_agent_recovery()))
+    async def counts(self) -> tuple[int, int]:
+        async def count(q: Any) -> tuple[int, int]:
+            return await q.count_pending_agent_start(), await q.count_pending_agent_recovery()
+
+        return await self.session.transact(count)
 
 
 @pytest.fixture
@@ -62,8 +65,8 @@ def rack(session: Any, sql: Any) -> Rack:
     return Rack(session, sql)
 
 
-def unprovided(q: Any, machine: UUID, _: Rack) -> None:
-    q.machine_delete_provided(machine)
+async def unprovided(q: Any, machine: UUID, _: Rack) -> None:
+    await q.machine_delete_provided(machine)
 
 
 def provided_by(provider: str) -> Change:
@@ -97,9 +100,9 @@ def backing_off(process: str, seconds: int) -> Change:
 def backed_off(process: str) -> Change:
     """A backoff whose time has passed."""
 
-    def change(q: Any, machine: UUID, rack: Rack) -> None:
-        q.insert_work_backoff(machine, process, "refused", 60)
-        q.execute(
+    async def change(q: Any, machine: UUID, rack: Rack) -> None:
+        await q.insert_work_backoff(machine, process, "refused", 60)
+        await q.execute(
             "UPDATE work_backoff SET until = clock_timestamp() - interval '1 second' WHERE machine_id = $1", machine
         )
 
@@ -163,45 +166,45 @@ SILENCE = {
 
 
 @pytest.mark.parametrize(("changes", "eligible"), START.values(), ids=START.keys())
-def test_agent_start(rack: Rack, changes: list[Change], eligible: bool) -> None:
-    machine = rack.machine(*changes)
-    assert rack.for_start() == ([machine] if eligible else [])
+async def test_agent_start(rack: Rack, changes: list[Change], eligible: bool) -> None:
+    machine = await rack.machine(*changes)
+    assert await rack.for_start() == ([machine] if eligible else [])
 
 
 @pytest.mark.parametrize(("changes", "eligible"), RECOVERY.values(), ids=RECOVERY.keys())
-def test_agent_recovery(rack: Rack, changes: list[Change], eligible: bool) -> None:
-    machine = rack.machine(started(hour=1), *changes)
-    assert rack.for_recovery() == ([machine] if eligible else [])
+async def test_agent_recovery(rack: Rack, changes: list[Change], eligible: bool) -> None:
+    machine = await rack.machine(started(hour=1), *changes)
+    assert await rack.for_recovery() == ([machine] if eligible else [])
 
 
 @pytest.mark.parametrize(("changes", "eligible"), SILENCE.values(), ids=SILENCE.keys())
-def test_silence_that_calls_for_recovery(rack: Rack, changes: list[Change], eligible: bool) -> None:
-    machine = rack.machine(*changes)
-    assert rack.for_recovery() == ([machine] if eligible else [])
+async def test_silence_that_calls_for_recovery(rack: Rack, changes: list[Change], eligible: bool) -> None:
+    machine = await rack.machine(*changes)
+    assert await rack.for_recovery() == ([machine] if eligible else [])
 
 
-def test_statistics_count_what_the_workflows_offer(rack: Rack) -> None:
+async def test_statistics_count_what_the_workflows_offer(rack: Rack) -> None:
     for changes, _ in [*START.values(), *SILENCE.values()]:
-        rack.machine(*changes)
+        await rack.machine(*changes)
     for changes, _ in RECOVERY.values():
-        rack.machine(started(hour=1), *changes)
-    start = [rack.for_start(100, provider) for provider in (PROVIDER, "Lumen")]
-    recovery = [rack.for_recovery(100, provider) for provider in (PROVIDER, "Lumen")]
+        await rack.machine(started(hour=1), *changes)
+    start = [await rack.for_start(100, provider) for provider in (PROVIDER, "Lumen")]
+    recovery = [await rack.for_recovery(100, provider) for provider in (PROVIDER, "Lumen")]
     assert all(start), "each provider has machines to offer"
     assert all(recovery)
-    assert rack.counts() == (sum(map(len, start)), sum(map(len, recovery)))
+    assert await rack.counts() == (sum(map(len, start)), sum(map(len, recovery)))
 
 
-def test_rows_carry_what_the_provider_said(rack: Rack) -> None:
-    def build(q: Any) -> UUID:
-        machine = q.new_machine().machine_id
-        q.machine_add_provided(
+async def test_rows_carry_what_the_provider_said(rack: Rack) -> None:
+    async def build(q: Any) -> UUID:
+        machine = (await q.new_machine()).machine_id
+        await q.machine_add_provided(
             machine, PROVIDER, "eq-1", reservation_id="r", ip_address="192.0.2.1", location="AM", status="Running"
         )
         return machine
 
-    machine = rack.session.transact(build)
-    (row,) = rack.session.transact(lambda q: q.machines_for_agent_start(1, PROVIDER))
+    machine = await rack.session.transact(build)
+    (row,) = await rack.session.transact(lambda q: q.machines_for_agent_start(1, PROVIDER))
     assert (row.machine_id, row.provider, row.provider_id, row.provider_reservation_id) == (
         machine,
         PROVIDER,
@@ -211,26 +214,26 @@ def test_rows_carry_what_the_provider_said(rack: Rack) -> None:
     assert (row.provider_ip_address, row.provider_location, row.provider_status) == ("192.0.2.1", "AM", "Running")
 
 
-def test_limit_takes_the_first_machines_by_id(rack: Rack) -> None:
-    fresh = sorted(rack.machine() for _ in range(3))
-    silent = sorted(rack.machine(started(hour=1)) for _ in range(3))
+async def test_limit_takes_the_first_machines_by_id(rack: Rack) -> None:
+    fresh = sorted([await rack.machine() for _ in range(3)])
+    silent = sorted([await rack.machine(started(hour=1)) for _ in range(3)])
     for limit in range(5):
-        assert rack.for_start(limit) == fresh[:limit]
-        assert rack.for_recovery(limit) == silent[:limit]
+        assert await rack.for_start(limit) == fresh[:limit]
+        assert await rack.for_recovery(limit) == silent[:limit]
 
 
 @pytest.mark.parametrize("workflow", ["machines_for_agent_start", "machines_for_agent_recovery"])
-def test_a_negative_limit_is_refused(rack: Rack, workflow: str) -> None:
+async def test_a_negative_limit_is_refused(rack: Rack, workflow: str) -> None:
     with pytest.raises(bmdb.DatabaseError) as caught:
-        rack.session.transact(lambda q: getattr(q, workflow)(-1, PROVIDER))
+        await rack.session.transact(lambda q: getattr(q, workflow)(-1, PROVIDER))
     assert caught.value.sqlstate == "2201W"
 
 
-def test_a_machine_comes_back_when_its_work_ends(rack: Rack) -> None:
-    machine = rack.machine(working("ShepherdRecovery"))
-    assert rack.for_start() == []
-    rack.change(machine, lambda q, machine, rack: q.finish_work(machine, rack.session.uuid, "ShepherdRecovery"))
-    assert rack.for_start() == [machine]
+async def test_a_machine_comes_back_when_its_work_ends(rack: Rack) -> None:
+    machine = await rack.machine(working("ShepherdRecovery"))
+    assert await rack.for_start() == []
+    await rack.change(machine, lambda q, machine, rack: q.finish_work(machine, rack.session.uuid, "ShepherdRecovery"))
+    assert await rack.for_start() == [machine]
 
 
 @pytest.mark.parametrize(
@@ -240,21 +243,21 @@ def test_a_machine_comes_back_when_its_work_ends(rack: Rack) -> None:
         ("machines_for_agent_recovery", [started(hour=1), backing_off("ShepherdRecovery", 2)]),
     ],
 )
-def test_a_backoff_passes_while_a_transaction_is_open(rack: Rack, workflow: str, changes: list[Change]) -> None:
+async def test_a_backoff_passes_while_a_transaction_is_open(rack: Rack, workflow: str, changes: list[Change]) -> None:
     """BEGIN does not stop the clock that judges a backoff."""
-    machine = rack.machine(*changes)
+    machine = await rack.machine(*changes)
 
-    def wait(q: Any) -> tuple[list[Any], list[Any]]:
-        before = getattr(q, workflow)(10, PROVIDER)
-        time.sleep(2.2)
-        return before, getattr(q, workflow)(10, PROVIDER)
+    async def wait(q: Any) -> tuple[list[Any], list[Any]]:
+        before = await getattr(q, workflow)(10, PROVIDER)
+        await asyncio.sleep(2.2)
+        return before, await getattr(q, workflow)(10, PROVIDER)
 
-    before, after = rack.session.transact(wait)
+    before, after = await rack.session.transact(wait)
     assert before == []
     assert [row.machine_id for row in after] == [machine]
 
 
-def test_an_unknown_provider_has_no_machines(rack: Rack) -> None:
-    rack.machine()
-    rack.machine(started(hour=1))
-    assert rack.for_start(provider=str(uuid.uuid4())) == rack.for_recovery(provider="equinix") == []
+async def test_an_unknown_provider_has_no_machines(rack: Rack) -> None:
+    await rack.machine()
+    await rack.machine(started(hour=1))
+    assert await rack.for_start(provider=str(uuid.uuid4())) == await rack.for_recovery(provider="equinix") == []

@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_queries.py by tools/generate_sync.py: do not edit.
 """What each query of the library does, on a real database. Eligibility has a file of its own."""
 
 import dataclasses
@@ -11,18 +12,19 @@ from uuid import UUID
 import pytest
 
 import bmdb
-from bmdb import _core, model
+from bmdb import model
 
 AT = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
 PROCESS = "UnitTest1"
 
 
-def create(session: Any, change: Callable[[Any, UUID], object] = lambda q, machine: None) -> UUID:
+def create(session: Any, change: Callable[[Any, UUID], object] | None = None) -> UUID:
     """A new machine, to which the change was made in the same transaction."""
 
     def build(q: Any) -> UUID:
         machine = q.new_machine().machine_id
-        change(q, machine)
+        if change is not None:
+            change(q, machine)
         return machine
 
     return session.transact(build)
@@ -34,39 +36,6 @@ def expired_session(q: Any) -> UUID:
         "INSERT INTO sessions (session_component_name, session_runtime_info, session_interval_seconds,"
         " session_deadline) VALUES ('gone', '', 5, clock_timestamp() - interval '1 second') RETURNING session_id"
     )
-
-
-# The queries whose rows have a class, by name.
-ROWS: dict[str, type] = {
-    "agent_authenticate": model.AgentStarted,
-    "agent_os_installation_of": model.OsInstallationRequest,
-    "machine_new": model.Machine,
-    "machine_provided": model.ProvidedMachine,
-    "session_by_id": model.SessionInfo,
-    "session_check": model.SessionInfo,
-    "statistics_count_active_backoffs": model.ProcessCount,
-    "statistics_count_active_work": model.ProcessCount,
-    "statistics_machine_hardware": model.HardwareReport,
-    "work_backoff_of": model.WorkBackoff,
-    "work_history_of": model.HistoryEvent,
-    "workflow_agent_recovery": model.ProvidedMachine,
-    "workflow_agent_start": model.ProvidedMachine,
-}
-
-
-class TestRegistry:
-    def test_every_query_prepares(self, sql: Any) -> None:
-        answers = {name: sql.pgconn.prepare(b"", text.encode()) for name, text in _core.queries()}
-        assert len(answers) > len(ROWS)
-        assert {name: answer.error_message for name, answer in answers.items() if answer.error_message} == {}
-
-    def test_columns_are_the_attributes_of_the_row_in_order(self, sql: Any) -> None:
-        texts = dict(_core.queries())
-        for name, row in ROWS.items():
-            sql.pgconn.prepare(b"", texts[name].encode())
-            described = sql.pgconn.describe_prepared(b"")
-            columns = [described.fname(i).decode() for i in range(described.nfields)]
-            assert columns == [field.name for field in dataclasses.fields(row)], name
 
 
 class TestMachines:
@@ -82,7 +51,10 @@ class TestMachines:
 
 class TestSessions:
     def test_own_session_is_live(self, session: Any) -> None:
-        by_id, checked = session.transact(lambda q: (q.session(session.uuid), q.session_check(session.uuid)))
+        def ask(q: Any) -> tuple[Any, Any]:
+            return q.session(session.uuid), q.session_check(session.uuid)
+
+        by_id, checked = session.transact(ask)
         for info in (by_id, checked):
             assert info.session_id == session.uuid
             assert info.session_live
@@ -101,8 +73,11 @@ class TestSessions:
 
     def test_unknown_session(self, session: Any) -> None:
         unknown = uuid.uuid4()
-        answers = session.transact(lambda q: (q.session(unknown), q.session_check(unknown), q.session_poke(unknown)))
-        assert answers == (None, None, False)
+
+        def ask(q: Any) -> tuple[Any, Any, bool]:
+            return q.session(unknown), q.session_check(unknown), q.session_poke(unknown)
+
+        assert session.transact(ask) == (None, None, False)
 
     def test_poke_moves_the_deadline_of_a_live_session(self, session: Any) -> None:
         def poke(q: Any) -> tuple[Any, bool, Any]:
@@ -214,13 +189,12 @@ class TestBackoffs:
         machine = create(session, lambda q, machine: q.insert_work_backoff(machine, "UnitTest2", "other", 5))
         for cause, seconds in (("first", 600), ("second", 1)):
             session.transact(lambda q, c=cause, s=seconds: q.insert_work_backoff(machine, PROCESS, c, s))
-        own, other, now = session.transact(
-            lambda q: (
-                q.work_backoff_of(machine, PROCESS),
-                q.work_backoff_of(machine, "UnitTest2"),
-                q.fetch_value("SELECT clock_timestamp()"),
-            )
-        )
+
+        def ask(q: Any) -> tuple[Any, Any, datetime]:
+            own, other = q.work_backoff_of(machine, PROCESS), q.work_backoff_of(machine, "UnitTest2")
+            return own, other, q.fetch_value("SELECT clock_timestamp()")
+
+        own, other, now = session.transact(ask)
         assert (own.cause, own.last_interval_seconds) == ("second", 1)
         assert own.until < now + timedelta(seconds=2)
         assert (other.cause, other.last_interval_seconds) == ("other", 5)
@@ -405,7 +379,11 @@ class TestStatistics:
         for n in range(3):
             create(session)
             create(session, lambda q, m, n=n: q.machine_add_provided(m, ["Equinix", "Lumen", "Own"][n], "a"))
-        assert session.transact(lambda q: (q.count_machines(), q.count_provided())) == (6, 3)
+
+        def ask(q: Any) -> tuple[int, int]:
+            return q.count_machines(), q.count_provided()
+
+        assert session.transact(ask) == (6, 3)
 
     def test_heartbeating_is_within_ten_minutes(self, session: Any, sql: Any) -> None:
         create(session)
@@ -432,7 +410,11 @@ class TestStatistics:
                 session.transact(
                     lambda q, m=machine, g=reported, r=result: q.machine_set_os_installation_report(m, g, r, b"")
                 )
-        assert session.transact(lambda q: (q.count_pending_installation(), q.count_installed())) == (3, 1)
+
+        def ask(q: Any) -> tuple[int, int]:
+            return q.count_pending_installation(), q.count_installed()
+
+        assert session.transact(ask) == (3, 1)
 
     def test_active_work_by_process(self, session: Any) -> None:
         for _ in range(2):
@@ -453,7 +435,7 @@ class TestStatistics:
     def test_hardware_pages_reach_every_report_once(self, session: Any, sql: Any) -> None:
         create(session)
         sql.execute("INSERT INTO machines (machine_id) VALUES (%s)", (UUID(int=0),))
-        machines = [UUID(int=0), *(create(session) for _ in range(6))]
+        machines = [UUID(int=0), *[create(session) for _ in range(6)]]
         for machine in machines:
             session.transact(lambda q, m=machine: q.machine_set_hardware_report(m, m.bytes))
         pages: list[Any] = []
@@ -495,7 +477,11 @@ class TestRawSql:
 
     def test_fetch_one_is_the_first_row_or_none(self, session: Any) -> None:
         text = "SELECT n FROM generate_series(1, $1::int) AS n"
-        first, none = session.transact(lambda q: (q.fetch_one(text, 3), q.fetch_one(text, 0)))
+
+        def ask(q: Any) -> tuple[Any, Any]:
+            return q.fetch_one(text, 3), q.fetch_one(text, 0)
+
+        first, none = session.transact(ask)
         assert first.n == 1
         assert none is None
 

@@ -109,19 +109,19 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def value(conninfo: str, query: str) -> object:
+async def value(conninfo: str, query: str) -> object:
     """What one query answers on a connection made for it."""
-    with (
-        bmdb.connect(conninfo, component="test_connect", migrate=True) as connection,
-        connection.start_session() as session,
+    async with (
+        await bmdb.AsyncConnection.connect(conninfo, component="test_connect", migrate=True) as connection,
+        await connection.start_session() as session,
     ):
-        return session.transact(lambda q: q.fetch_value(query))
+        return await session.transact(lambda q: q.fetch_value(query))
 
 
-def failure(conninfo: str) -> str:
+async def failure(conninfo: str) -> str:
     """What the refusal to connect says; no message has the password."""
     with pytest.raises(bmdb.ConnectionFailedError) as caught:
-        bmdb.connect(conninfo, component="test_connect").close()
+        await (await bmdb.AsyncConnection.connect(conninfo, component="test_connect")).close()
     assert CANARY not in f"{caught.value} {caught.value!r}"
     return str(caught.value)
 
@@ -133,147 +133,149 @@ def list_of(*servers: Tcp | int, **parameters: str) -> str:
     return known.conninfo(host=",".join(["127.0.0.1"] * len(ports)), port=",".join(ports), **parameters)
 
 
-def test_a_server_is_reached_over_tcp_with_a_password(primary: Tcp) -> None:
-    assert value(primary.conninfo(), "SELECT current_setting('port')") == str(primary.port)
+async def test_a_server_is_reached_over_tcp_with_a_password(primary: Tcp) -> None:
+    assert await value(primary.conninfo(), "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_a_refused_connection_names_server_and_remedy(primary: Tcp, closed_port: int) -> None:
-    message = failure(primary.conninfo(port=closed_port))
+async def test_a_refused_connection_names_server_and_remedy(primary: Tcp, closed_port: int) -> None:
+    message = await failure(primary.conninfo(port=closed_port))
     assert f"127.0.0.1:{closed_port}" in message
     assert "check that the server runs" in message
 
 
-def test_a_missing_socket_names_the_directory(primary: Tcp) -> None:
-    message = failure(primary.conninfo(host="/nonexistent"))
+async def test_a_missing_socket_names_the_directory(primary: Tcp) -> None:
+    message = await failure(primary.conninfo(host="/nonexistent"))
     assert "/nonexistent/.s.PGSQL" in message
     assert "socket directory" in message
 
 
-def test_a_name_that_nobody_knows_is_told(primary: Tcp) -> None:
-    message = failure(primary.conninfo(host="no-such-server.invalid", connect_timeout=3))
+async def test_a_name_that_nobody_knows_is_told(primary: Tcp) -> None:
+    message = await failure(primary.conninfo(host="no-such-server.invalid", connect_timeout=3))
     assert "no-such-server.invalid" in message
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(primary: Tcp, silent_port: int) -> None:
+async def test_a_server_that_never_answers_is_given_up_in_time(primary: Tcp, silent_port: int) -> None:
     began = time.monotonic()
-    message = failure(primary.conninfo(port=silent_port, connect_timeout=1))
+    message = await failure(primary.conninfo(port=silent_port, connect_timeout=1))
     assert 0.9 < time.monotonic() - began < 3
     assert "within 1 s" in message
     assert "connect_timeout" in message
 
 
-def test_a_stopped_postmaster_is_given_up_in_time() -> None:
+async def test_a_stopped_postmaster_is_given_up_in_time() -> None:
     running = start()
     with running.server:
         os.kill(running.process, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            failure(running.conninfo(connect_timeout=1))
+            await failure(running.conninfo(connect_timeout=1))
             assert time.monotonic() - began < 3
         finally:
             os.kill(running.process, signal.SIGCONT)
-        assert value(running.conninfo(), "SELECT 1") == 1
+        assert await value(running.conninfo(), "SELECT 1") == 1
 
 
-def test_a_wrong_password_names_the_user(primary: Tcp) -> None:
-    message = failure(primary.conninfo(password=f"{CANARY}-wrong"))
+async def test_a_wrong_password_names_the_user(primary: Tcp) -> None:
+    message = await failure(primary.conninfo(password=f"{CANARY}-wrong"))
     assert '"ann"' in message
     assert "PGPASSWORD" in message
 
 
-def test_a_missing_password_says_where_to_give_one(primary: Tcp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_password_says_where_to_give_one(primary: Tcp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSFILE", "/nonexistent")
     monkeypatch.delenv("PGPASSWORD", raising=False)
-    message = failure(primary.conninfo(password=""))
+    message = await failure(primary.conninfo(password=""))
     assert "asks for a password" in message
     assert "PGPASSWORD" in message
 
 
-def test_an_unknown_database_is_named(primary: Tcp) -> None:
-    message = failure(primary.conninfo(dbname="atlantis"))
+async def test_an_unknown_database_is_named(primary: Tcp) -> None:
+    message = await failure(primary.conninfo(dbname="atlantis"))
     assert '"atlantis"' in message
     assert "create the database" in message
 
 
-def test_an_unknown_role_is_named(primary: Tcp) -> None:
-    message = failure(make_conninfo(primary.server.conninfo, user="nemo"))
+async def test_an_unknown_role_is_named(primary: Tcp) -> None:
+    message = await failure(make_conninfo(primary.server.conninfo, user="nemo"))
     assert '"nemo"' in message
     assert "pg_hba.conf" in message
 
 
-def test_the_password_file_is_used(primary: Tcp, tmp_path: Path) -> None:
+async def test_the_password_file_is_used(primary: Tcp, tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     passwords.write_text(f"127.0.0.1:{primary.port}:postgres:ann:{CANARY}\n")
     passwords.chmod(0o600)
-    assert value(primary.conninfo(password="", passfile=str(passwords)), "SELECT current_user::text") == "ann"
+    assert await value(primary.conninfo(password="", passfile=str(passwords)), "SELECT current_user::text") == "ann"
 
 
-def test_a_setting_that_cannot_be_honoured_is_refused(primary: Tcp) -> None:
+async def test_a_setting_that_cannot_be_honoured_is_refused(primary: Tcp) -> None:
     with pytest.raises(bmdb.ConfigError, match="require_auth"):
-        bmdb.connect(primary.conninfo(require_auth="scram-sha-256"), component="test_connect")
+        await bmdb.AsyncConnection.connect(primary.conninfo(require_auth="scram-sha-256"), component="test_connect")
 
 
-def test_no_conninfo_at_all_names_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_conninfo_at_all_names_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BMDB_CONNINFO", raising=False)
     with pytest.raises(bmdb.ConfigError, match=r"conninfo.*BMDB_CONNINFO"):
-        bmdb.connect(component="test_connect")
+        await bmdb.AsyncConnection.connect(component="test_connect")
 
 
-def test_the_second_server_is_used_when_the_first_refuses(primary: Tcp, closed_port: int) -> None:
-    assert value(list_of(closed_port, primary), "SELECT current_setting('port')") == str(primary.port)
+async def test_the_second_server_is_used_when_the_first_refuses(primary: Tcp, closed_port: int) -> None:
+    assert await value(list_of(closed_port, primary), "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_the_second_server_is_used_when_the_first_is_silent(primary: Tcp, silent_port: int) -> None:
+async def test_the_second_server_is_used_when_the_first_is_silent(primary: Tcp, silent_port: int) -> None:
     conninfo = list_of(silent_port, primary, connect_timeout="1")
-    assert value(conninfo, "SELECT current_setting('port')") == str(primary.port)
+    assert await value(conninfo, "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_when_all_servers_fail_each_is_named(primary: Tcp, closed_port: int, silent_port: int) -> None:
+async def test_when_all_servers_fail_each_is_named(primary: Tcp, closed_port: int, silent_port: int) -> None:
     ports = f"{closed_port},{silent_port}"
-    message = failure(primary.conninfo(host="127.0.0.1,127.0.0.1", port=ports, connect_timeout=1))
+    message = await failure(primary.conninfo(host="127.0.0.1,127.0.0.1", port=ports, connect_timeout=1))
     assert f"127.0.0.1:{closed_port}" in message
     assert f"127.0.0.1:{silent_port}" in message
 
 
-def test_a_refused_log_in_ends_the_search(primary: Tcp, closed_port: int) -> None:
-    message = failure(list_of(primary, closed_port, password="wrong"))
+async def test_a_refused_log_in_ends_the_search(primary: Tcp, closed_port: int) -> None:
+    message = await failure(list_of(primary, closed_port, password="wrong"))
     assert str(closed_port) not in message
 
 
-def test_read_write_passes_over_a_read_only_server(primary: Tcp, read_only: Tcp) -> None:
+async def test_read_write_passes_over_a_read_only_server(primary: Tcp, read_only: Tcp) -> None:
     conninfo = list_of(read_only, primary, target_session_attrs="read-write")
-    assert value(conninfo, "SELECT current_setting('port')") == str(primary.port)
+    assert await value(conninfo, "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_read_write_refuses_a_list_of_read_only_servers(read_only: Tcp) -> None:
-    message = failure(read_only.conninfo(target_session_attrs="read-write"))
+async def test_read_write_refuses_a_list_of_read_only_servers(read_only: Tcp) -> None:
+    message = await failure(read_only.conninfo(target_session_attrs="read-write"))
     assert "read-only" in message
     assert "target_session_attrs=read-write" in message
 
 
 @pytest.mark.parametrize("wish", ["primary", "read-write"])
-def test_a_primary_is_found_behind_a_standby(wish: str, primary: Tcp, standby: Tcp) -> None:
+async def test_a_primary_is_found_behind_a_standby(wish: str, primary: Tcp, standby: Tcp) -> None:
     conninfo = list_of(standby, primary, target_session_attrs=wish)
-    assert value(conninfo, "SELECT current_setting('port')") == str(primary.port)
+    assert await value(conninfo, "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_a_standby_is_refused_where_a_primary_is_wanted(standby: Tcp) -> None:
-    assert "standby" in failure(standby.conninfo(target_session_attrs="primary"))
+async def test_a_standby_is_refused_where_a_primary_is_wanted(standby: Tcp) -> None:
+    assert "standby" in await failure(standby.conninfo(target_session_attrs="primary"))
 
 
-def test_a_primary_is_refused_where_a_standby_is_wanted(primary: Tcp) -> None:
-    assert "primary" in failure(primary.conninfo(target_session_attrs="standby"))
+async def test_a_primary_is_refused_where_a_standby_is_wanted(primary: Tcp) -> None:
+    assert "primary" in await failure(primary.conninfo(target_session_attrs="standby"))
 
 
-def test_prefer_standby_is_content_with_a_primary(primary: Tcp) -> None:
+async def test_prefer_standby_is_content_with_a_primary(primary: Tcp) -> None:
     conninfo = primary.conninfo(target_session_attrs="prefer-standby")
-    assert value(conninfo, "SELECT current_setting('port')") == str(primary.port)
+    assert await value(conninfo, "SELECT current_setting('port')") == str(primary.port)
 
 
-def test_no_representation_has_the_password(primary: Tcp) -> None:
-    with bmdb.connect(primary.conninfo(), component="test_connect", migrate=True) as connection:
+async def test_no_representation_has_the_password(primary: Tcp) -> None:
+    async with await bmdb.AsyncConnection.connect(
+        primary.conninfo(), component="test_connect", migrate=True
+    ) as connection:
         assert CANARY not in f"{connection!r} {connection}"
-        with connection.start_session() as session:
+        async with await connection.start_session() as session:
             assert CANARY not in f"{session!r} {session}"
         # It is there for libpq, on request.
         with psycopg.connect(connection.conninfo) as same:

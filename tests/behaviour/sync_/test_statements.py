@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_statements.py by tools/generate_sync.py: do not edit.
 """Statements of the user's that go wrong, or that would outlive their transaction."""
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def test_the_transaction_goes_on_after_a_call_that_was_refused(session: bmdb.Ses
     "statement", ["SET search_path = pg_catalog", "CREATE TEMP TABLE sessions (a int)", "SET TimeZone = 'Asia/Tokyo'"]
 )
 def test_what_a_statement_leaves_behind_goes_with_its_connection(database: str, statement: str) -> None:
-    with bmdb.connect(database, component="test", pool_size=1) as connection, connection.start_session() as session:
+    with (
+        bmdb.connect(database, component="test", pool_size=1) as connection,
+        connection.start_session() as session,
+    ):
         zone = session.transact(lambda q: q.fetch_value("SHOW TimeZone"))
         session.transact(lambda q: q.execute(statement))
         assert session.transact(lambda q: q.fetch_value("SHOW TimeZone")) == zone
@@ -50,7 +54,10 @@ def test_what_a_statement_leaves_behind_goes_with_its_connection(database: str, 
 
 
 def test_set_local_keeps_the_connection(database: str) -> None:
-    with bmdb.connect(database, component="test", pool_size=1) as connection, connection.start_session() as session:
+    with (
+        bmdb.connect(database, component="test", pool_size=1) as connection,
+        connection.start_session() as session,
+    ):
         pid = session.transact(lambda q: q.fetch_value("SELECT pg_backend_pid()"))
         session.transact(lambda q: q.execute("SET LOCAL TimeZone = 'Asia/Tokyo'"))
         assert session.transact(lambda q: q.fetch_value("SELECT pg_backend_pid()")) == pid

@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_work.py by tools/generate_sync.py: do not edit.
 """Work: which machine is leased, and the ways in which it ends."""
 
 from __future__ import annotations
@@ -179,11 +180,15 @@ class TestLease:
     def test_a_token_outlives_everything(self, session: bmdb.Session, machine: UUID, sql: Sql) -> None:
         """Whatever ended a lease, the next one's token is higher, or somebody outside would trust the wrong holder."""
         tokens = []
+
+        def be_robbed(_: bmdb.Work) -> None:
+            take_away(sql)
+
         ends: list[Callable[[bmdb.Work], None]] = [
             lambda work: work.finish(),
             lambda work: work.fail("no answer", BACKOFF),
             lambda work: work.cancel(),
-            lambda work: take_away(sql),
+            be_robbed,
         ]
         for end in ends:
             work = session.work(PROCESS, lambda q: [machine])
@@ -300,7 +305,12 @@ class TestFinish:
 
 class TestFail:
     def test_it_frees_the_machine_and_keeps_the_cause(
-        self, connection: bmdb.Connection, session: bmdb.Session, work: bmdb.Work, machine: UUID, sql: Sql
+        self,
+        connection: bmdb.Connection,
+        session: bmdb.Session,
+        work: bmdb.Work,
+        machine: UUID,
+        sql: Sql,
     ) -> None:
         work.fail("no answer from 10.0.0.7", BACKOFF)
         assert work.state == "failed"
@@ -371,8 +381,9 @@ class TestContext:
         self, session: bmdb.Session, machine: UUID, sql: Sql
     ) -> None:
         error = RuntimeError("mine")
-        with pytest.raises(RuntimeError) as caught, session.work(PROCESS, lambda q: [machine]) as work:
-            raise error
+        with pytest.raises(RuntimeError) as caught:
+            with session.work(PROCESS, lambda q: [machine]) as work:
+                raise error
         assert caught.value is error and error.__context__ is None
         assert work.state == "canceled" and leases(sql) == set()
 

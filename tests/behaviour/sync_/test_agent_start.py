@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_agent_start.py by tools/generate_sync.py: do not edit.
 """The original's first workflow, whole: machines of a provider get an agent; and several workers share a fleet."""
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.concurrency import together
 
 import bmdb
 from bmdb.model import Event, ProcessName, Provider
@@ -105,11 +107,13 @@ def test_three_workers_share_six_machines(database: str, session: bmdb.Session, 
     rack = provide(session, 6)
     everyone_has_one = threading.Barrier(3)
     done: list[tuple[str, UUID]] = []
-    errors: list[BaseException] = []
 
     def work(name: str) -> None:
         try:
-            with bmdb.connect(database, component=name) as connection, connection.start_session() as own:
+            with (
+                bmdb.connect(database, component=name) as connection,
+                connection.start_session() as own,
+            ):
                 first = True
                 while True:
                     try:
@@ -118,22 +122,17 @@ def test_three_workers_share_six_machines(database: str, session: bmdb.Session, 
                         # All that was offered went to the others just now: ask again.
                         continue
                     if first:
-                        everyone_has_one.wait(20)
+                        everyone_has_one.wait()
                         first = False
                     work.finish(partial(started, machine=work.machine))
                     done.append((name, work.machine))
         except bmdb.NothingToDo:
             pass
-        except BaseException as error:
-            errors.append(error)
+        except BaseException:
             everyone_has_one.abort()
+            raise
 
-    threads = [threading.Thread(target=work, args=(f"worker-{number}",)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors
+    together(*(partial(work, f"worker-{number}") for number in range(3)))
     assert {name for name, _ in done} == {"worker-0", "worker-1", "worker-2"}
     assert Counter(machine for _, machine in done) == Counter(rack)
     finished = sql.execute("SELECT machine_id, component FROM work_history WHERE event = 'Finished'").fetchall()

@@ -6,7 +6,7 @@ import json
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from ipaddress import (
@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.database import Server
@@ -42,27 +43,36 @@ CREATE TYPE spot AS (x int4, y int4);
 """
 
 
-@pytest.fixture(scope="module")
-def session(server: Server, template: str) -> Iterator[bmdb.Session]:
+# async only
+# The session of all tests lives on one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+# end async only
+# sync only
+# @pytest.fixture(scope="module")
+# end sync only
+async def session(server: Server, template: str) -> AsyncIterator[bmdb.AsyncSession]:
     """One session for all tests here: they only ask."""
-    with (
-        server.temporary_database(template) as database,
-        bmdb.connect(database, component="test") as connection,
-        connection.start_session(interval=5.0) as started,
-    ):
-        for statement in TYPES_OF_OUR_OWN.strip().splitlines():
-            started.transact(lambda q, statement=statement: q.execute(statement))
-        yield started
+    with server.temporary_database(template) as database:
+        async with (
+            await bmdb.AsyncConnection.connect(database, component="test") as connection,
+            await connection.start_session(interval=5.0) as started,
+        ):
+            for statement in TYPES_OF_OUR_OWN.strip().splitlines():
+                await started.transact(lambda q, statement=statement: q.execute(statement))
+            yield started
 
 
 @pytest.fixture(scope="module")
-def ask(session: bmdb.Session) -> Ask:
+def ask(session: bmdb.AsyncSession) -> Ask:
     """The single value that a query gives."""
     return lambda sql, *params: session.transact(lambda q: q.fetch_value(sql, *params))
 
 
 @pytest.fixture(scope="module")
-def ask_row(session: bmdb.Session) -> Ask:
+def ask_row(session: bmdb.AsyncSession) -> Ask:
     """The single row that a query gives."""
     return lambda sql, *params: session.transact(lambda q: q.fetch_one(sql, *params))
 
@@ -157,35 +167,35 @@ def same(left: object, right: object) -> bool:
 
 class TestBothWays:
     @each_type
-    def test_reads(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
-        assert same(ask(f"SELECT {literal(sql_type, text)}"), value)
+    async def test_reads(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
+        assert same(await ask(f"SELECT {literal(sql_type, text)}"), value)
 
     @each_type
-    def test_writes(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
+    async def test_writes(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
         if sql_type == "json":  # which has no equality
-            assert json.loads(ask("SELECT $1::json::text", value)) == value
+            assert json.loads(await ask("SELECT $1::json::text", value)) == value
         else:
-            assert ask(f"SELECT $1::{sql_type} IS NOT DISTINCT FROM {literal(sql_type, text)}", value) is True
+            assert await ask(f"SELECT $1::{sql_type} IS NOT DISTINCT FROM {literal(sql_type, text)}", value) is True
 
     @each_type
-    def test_in_arrays(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
-        read = ask(f"SELECT ARRAY[[{literal(sql_type, text)}], [NULL::{sql_type}]]")
+    async def test_in_arrays(self, ask: Ask, sql_type: str, text: str, value: object) -> None:
+        read = await ask(f"SELECT ARRAY[[{literal(sql_type, text)}], [NULL::{sql_type}]]")
         assert same(read[0][0], value)
         assert read[1] == [None]
-        written = ask(f"SELECT $1::{sql_type}[]", [value, None])
+        written = await ask(f"SELECT $1::{sql_type}[]", [value, None])
         assert same(written[0], value)
         assert written[1:] == [None]
 
     @pytest.mark.parametrize("sql_type", sorted({sql_type for sql_type, _, _ in BOTH_WAYS} | {"point", "int4[]"}))
-    def test_null(self, ask: Ask, sql_type: str) -> None:
-        assert ask(f"SELECT NULL::{sql_type}") is None
-        assert ask(f"SELECT $1::{sql_type}", None) is None
+    async def test_null(self, ask: Ask, sql_type: str) -> None:
+        assert await ask(f"SELECT NULL::{sql_type}") is None
+        assert await ask(f"SELECT $1::{sql_type}", None) is None
 
-    def test_void_is_none(self, ask: Ask) -> None:
-        assert ask("SELECT pg_sleep(0)") is None
+    async def test_void_is_none(self, ask: Ask) -> None:
+        assert await ask("SELECT pg_sleep(0)") is None
 
-    def test_untyped_literal(self, ask: Ask) -> None:
-        assert ask("SELECT 'abc'") == "abc"
+    async def test_untyped_literal(self, ask: Ask) -> None:
+        assert await ask("SELECT 'abc'") == "abc"
 
 
 class Colour(enum.Enum):
@@ -251,27 +261,27 @@ class TestFurtherParameters:
             ("pair[]", [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
         ],
     )
-    def test_is_taken(self, ask: Ask, sql_type: str, passed: object, read: object) -> None:
-        assert same(ask(f"SELECT $1::{sql_type}", passed), read)
+    async def test_is_taken(self, ask: Ask, sql_type: str, passed: object, read: object) -> None:
+        assert same(await ask(f"SELECT $1::{sql_type}", passed), read)
 
-    def test_interval_days_are_24_hours(self, ask: Ask) -> None:
-        assert ask("SELECT $1::interval::text", timedelta(days=2)) == "48:00:00"
+    async def test_interval_days_are_24_hours(self, ask: Ask) -> None:
+        assert await ask("SELECT $1::interval::text", timedelta(days=2)) == "48:00:00"
 
-    def test_longest_numeric(self, ask: Ask) -> None:
+    async def test_longest_numeric(self, ask: Ask) -> None:
         digits = "123456789" * 14563
         longest = Decimal(f"{digits}.{digits[:16383]}")
-        assert ask("SELECT $1::numeric", longest) == longest
+        assert await ask("SELECT $1::numeric", longest) == longest
 
-    def test_largest_interval(self, ask: Ask) -> None:
+    async def test_largest_interval(self, ask: Ask) -> None:
         largest = timedelta(microseconds=INT8_MAX)
-        assert ask("SELECT $1::interval", largest) == largest
+        assert await ask("SELECT $1::interval", largest) == largest
 
-    def test_array_as_a_set(self, ask: Ask) -> None:
+    async def test_array_as_a_set(self, ask: Ask) -> None:
         ids = [UUID(int=number) for number in range(500)]
-        assert ask("SELECT count(*) FROM unnest($1::uuid[]) AS t(id) WHERE id = ANY($2)", ids, ids[::2]) == 250
+        assert await ask("SELECT count(*) FROM unnest($1::uuid[]) AS t(id) WHERE id = ANY($2)", ids, ids[::2]) == 250
 
-    def test_array_bounds_are_dropped(self, ask: Ask) -> None:
-        assert ask("SELECT '[5:6]={1,2}'::int4[]") == [1, 2]
+    async def test_array_bounds_are_dropped(self, ask: Ask) -> None:
+        assert await ask("SELECT '[5:6]={1,2}'::int4[]") == [1, 2]
 
 
 class Unknown:
@@ -318,9 +328,9 @@ class TestRefusedParameters:
             ("text", 1j, "complex fits no SQL type"),
         ],
     )
-    def test_wrong_kind(self, ask: Ask, sql_type: str, passed: object, words: str) -> None:
+    async def test_wrong_kind(self, ask: Ask, sql_type: str, passed: object, words: str) -> None:
         with pytest.raises(TypeError, match=words):
-            ask(f"SELECT $1::{sql_type}", passed)
+            await ask(f"SELECT $1::{sql_type}", passed)
 
     @pytest.mark.parametrize(
         ("sql_type", "passed", "words"),
@@ -367,32 +377,32 @@ class TestRefusedParameters:
             ("int2[]", [1, 70000], "70000 does not fit type int2"),
         ],
     )
-    def test_out_of_range(self, ask: Ask, sql_type: str, passed: object, words: str) -> None:
+    async def test_out_of_range(self, ask: Ask, sql_type: str, passed: object, words: str) -> None:
         with pytest.raises(ValueError, match=words):
-            ask(f"SELECT $1::{sql_type}", passed)
+            await ask(f"SELECT $1::{sql_type}", passed)
 
-    def test_a_list_that_contains_itself(self, ask: Ask) -> None:
+    async def test_a_list_that_contains_itself(self, ask: Ask) -> None:
         endless: list[object] = []
         endless.append(endless)
         with pytest.raises(ValueError, match="contain itself"):
-            ask("SELECT $1::jsonb", endless)
+            await ask("SELECT $1::jsonb", endless)
 
-    def test_the_session_goes_on(self, ask: Ask) -> None:
+    async def test_the_session_goes_on(self, ask: Ask) -> None:
         with pytest.raises(ValueError, match="int2"):
-            ask("SELECT $1::int2", 70000)
-        assert ask("SELECT $1::int2", 7) == 7
+            await ask("SELECT $1::int2", 70000)
+        assert await ask("SELECT $1::int2", 7) == 7
 
-    def test_a_caught_refusal_leaves_the_transaction_usable(self, session: bmdb.Session) -> None:
-        def refuse_then_ask(q: Any) -> object:
+    async def test_a_caught_refusal_leaves_the_transaction_usable(self, session: bmdb.AsyncSession) -> None:
+        async def refuse_then_ask(q: Any) -> object:
             with pytest.raises(TypeError):
-                q.fetch_value("SELECT $1::int2", "7")
-            return q.fetch_value("SELECT $1::int2", 7)
+                await q.fetch_value("SELECT $1::int2", "7")
+            return await q.fetch_value("SELECT $1::int2", 7)
 
-        assert session.transact(refuse_then_ask) == 7
+        assert await session.transact(refuse_then_ask) == 7
 
-    def test_an_unknown_label_is_the_servers_to_refuse(self, ask: Ask) -> None:
+    async def test_an_unknown_label_is_the_servers_to_refuse(self, ask: Ask) -> None:
         with pytest.raises(bmdb.DatabaseError) as caught:
-            ask("SELECT $1::mood", "grim")
+            await ask("SELECT $1::mood", "grim")
         assert caught.value.sqlstate == "22P02"
 
 
@@ -412,9 +422,9 @@ class TestRefusedColumns:
             ("B'101'", "type bit.*::text"),
         ],
     )
-    def test_type_without_a_python_value(self, ask: Ask, expression: str, words: str) -> None:
+    async def test_type_without_a_python_value(self, ask: Ask, expression: str, words: str) -> None:
         with pytest.raises(TypeError, match=words):
-            ask(f"SELECT {expression} AS it")
+            await ask(f"SELECT {expression} AS it")
 
     @pytest.mark.parametrize(
         ("expression", "words"),
@@ -434,22 +444,22 @@ class TestRefusedColumns:
             ("ARRAY['infinity'::date]", "infinity of type date"),
         ],
     )
-    def test_value_without_a_python_value(self, ask: Ask, expression: str, words: str) -> None:
+    async def test_value_without_a_python_value(self, ask: Ask, expression: str, words: str) -> None:
         with pytest.raises(ValueError, match=words):
-            ask(f"SELECT {expression} AS it")
+            await ask(f"SELECT {expression} AS it")
 
-    def test_the_casts_named_do_help(self, ask: Ask) -> None:
-        assert ask("SELECT point(1, 2)::text") == "(1,2)"
-        assert ask("SELECT to_jsonb(ROW(1, 2)::spot)") == {"x": 1, "y": 2}
-        assert ask("SELECT 12::money::numeric") == Decimal(12)
-        assert ask("SELECT upper(int4range(1, 2))") == 2
-        assert ask("SELECT extract(epoch FROM '1 month'::interval)") == Decimal("2592000")
-        assert ask("SELECT $1::text::point::text", "(1,2)") == "(1,2)"
+    async def test_the_casts_named_do_help(self, ask: Ask) -> None:
+        assert await ask("SELECT point(1, 2)::text") == "(1,2)"
+        assert await ask("SELECT to_jsonb(ROW(1, 2)::spot)") == {"x": 1, "y": 2}
+        assert await ask("SELECT 12::money::numeric") == Decimal(12)
+        assert await ask("SELECT upper(int4range(1, 2))") == 2
+        assert await ask("SELECT extract(epoch FROM '1 month'::interval)") == Decimal("2592000")
+        assert await ask("SELECT $1::text::point::text", "(1,2)") == "(1,2)"
 
 
 class TestRow:
-    def test_columns_by_name_and_position(self, ask_row: Ask) -> None:
-        row = ask_row("SELECT 1 AS a, 'two' AS b, NULL AS c")
+    async def test_columns_by_name_and_position(self, ask_row: Ask) -> None:
+        row = await ask_row("SELECT 1 AS a, 'two' AS b, NULL AS c")
         assert (row.a, row.b, row.c) == (1, "two", None)
         assert (row[0], row[-2], row["b"], row[1:]) == (1, "two", "two", ("two", None))
         assert (len(row), list(row), row._fields) == (3, [1, "two", None], ("a", "b", "c"))
@@ -459,23 +469,23 @@ class TestRow:
         assert 5 not in row
         assert {"a", "b", "c", "_fields"} <= set(dir(row))
 
-    def test_is_a_value(self, ask_row: Ask) -> None:
-        row, twin, other = (ask_row("SELECT $1::int4 AS a, 'x' AS b", number) for number in (1, 1, 2))
+    async def test_is_a_value(self, ask_row: Ask) -> None:
+        row, twin, other = [await ask_row("SELECT $1::int4 AS a, 'x' AS b", number) for number in (1, 1, 2)]
         assert row == twin
         assert row == (1, "x")
         assert hash(row) == hash(twin) == hash((1, "x"))
         assert row != other
         assert row != [1, "x"]
 
-    def test_is_frozen(self, ask_row: Ask) -> None:
-        row = ask_row("SELECT 1 AS a")
+    async def test_is_frozen(self, ask_row: Ask) -> None:
+        row = await ask_row("SELECT 1 AS a")
         with pytest.raises(AttributeError):
             row.a = 2
         with pytest.raises(TypeError):
             row[0] = 2
 
-    def test_what_is_not_there(self, ask_row: Ask) -> None:
-        row = ask_row("SELECT 1 AS first, 2 AS second")
+    async def test_what_is_not_there(self, ask_row: Ask) -> None:
+        row = await ask_row("SELECT 1 AS first, 2 AS second")
         with pytest.raises(AttributeError, match='no column "third", only: first, second'):
             _ = row.third
         with pytest.raises(KeyError, match="third"):
@@ -485,8 +495,8 @@ class TestRow:
         with pytest.raises(TypeError, match="not float"):
             _ = row[0.5]
 
-    def test_a_name_that_occurs_twice(self, ask_row: Ask) -> None:
-        row = ask_row("SELECT 1 AS a, 2 AS a")
+    async def test_a_name_that_occurs_twice(self, ask_row: Ask) -> None:
+        row = await ask_row("SELECT 1 AS a, 2 AS a")
         assert tuple(row) == (1, 2)
         with pytest.raises(AttributeError, match="more than one column"):
             _ = row.a
@@ -494,8 +504,8 @@ class TestRow:
             row._asdict()
 
     @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda row: pickle.loads(pickle.dumps(row))])
-    def test_copies(self, ask_row: Ask, copied: Callable[[Any], Any]) -> None:
-        row = ask_row("SELECT $1::uuid AS machine_id, ARRAY[1, 2] AS list", ID)
+    async def test_copies(self, ask_row: Ask, copied: Callable[[Any], Any]) -> None:
+        row = await ask_row("SELECT $1::uuid AS machine_id, ARRAY[1, 2] AS list", ID)
         twin = copied(row)
         assert twin == row
         assert twin.machine_id == ID
@@ -512,53 +522,55 @@ documents = st.recursive(scalar, lambda inner: st.lists(inner) | st.dictionaries
 class TestRoundTrips:
     @given(value=st.integers(-(2**63), INT8_MAX))
     @few
-    def test_int8(self, ask: Ask, value: int) -> None:
-        assert ask("SELECT $1::int8::text", value) == str(value)
-        assert ask("SELECT $1::int8", value) == value
+    async def test_int8(self, ask: Ask, value: int) -> None:
+        assert await ask("SELECT $1::int8::text", value) == str(value)
+        assert await ask("SELECT $1::int8", value) == value
 
     @given(value=st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**60), max_value=10**60))
     @few
-    def test_numeric(self, ask: Ask, value: Decimal) -> None:
-        assert ask("SELECT $1::numeric", value) == value
-        assert Decimal(ask("SELECT $1::numeric::text", value)) == value
+    async def test_numeric(self, ask: Ask, value: Decimal) -> None:
+        assert await ask("SELECT $1::numeric", value) == value
+        assert Decimal(await ask("SELECT $1::numeric::text", value)) == value
 
     @given(value=finite)
     @few
-    def test_float8(self, ask: Ask, value: float) -> None:
-        assert float(ask("SELECT $1::float8::text", value)) == value
-        assert ask("SELECT $1::float8", value).hex() == value.hex()
+    async def test_float8(self, ask: Ask, value: float) -> None:
+        assert float(await ask("SELECT $1::float8::text", value)) == value
+        assert (await ask("SELECT $1::float8", value)).hex() == value.hex()
 
     @given(values=st.lists(text | st.none()))
     @few
-    def test_text_array(self, ask: Ask, values: list[str | None]) -> None:
-        assert ask("SELECT $1::text[]", values) == values
-        assert ask("SELECT to_json($1::text[])", values) == values
+    async def test_text_array(self, ask: Ask, values: list[str | None]) -> None:
+        assert await ask("SELECT $1::text[]", values) == values
+        assert await ask("SELECT to_json($1::text[])", values) == values
 
     @given(value=st.datetimes())
     @few
-    def test_timestamp(self, ask: Ask, value: datetime) -> None:
-        assert ask("SELECT $1::timestamp", value) == value
-        assert datetime.fromisoformat(ask("SELECT to_json($1::timestamp)", value)) == value
+    async def test_timestamp(self, ask: Ask, value: datetime) -> None:
+        assert await ask("SELECT $1::timestamp", value) == value
+        assert datetime.fromisoformat(await ask("SELECT to_json($1::timestamp)", value)) == value
 
     @given(value=st.datetimes(timezones=st.timezones(), min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1)))
     @few
-    def test_timestamptz(self, ask: Ask, value: datetime) -> None:
-        read = ask("SELECT $1::timestamptz", value)
+    async def test_timestamptz(self, ask: Ask, value: datetime) -> None:
+        read = await ask("SELECT $1::timestamptz", value)
         assert (read, read.tzinfo) == (value.astimezone(UTC), UTC)
 
     @given(value=st.timedeltas(timedelta(days=-(10**8)), timedelta(days=10**8)))
     @few
-    def test_interval(self, ask: Ask, value: timedelta) -> None:
-        assert ask("SELECT $1::interval", value) == value
-        assert ask("SELECT extract(epoch FROM $1::interval)", value) * 10**6 == value // timedelta(microseconds=1)
+    async def test_interval(self, ask: Ask, value: timedelta) -> None:
+        assert await ask("SELECT $1::interval", value) == value
+        assert (await ask("SELECT extract(epoch FROM $1::interval)", value)) * 10**6 == value // timedelta(
+            microseconds=1
+        )
 
     @given(value=st.ip_addresses())
     @few
-    def test_inet(self, ask: Ask, value: IPv4Address | IPv6Address) -> None:
-        assert ask("SELECT $1::inet", value) == value
-        assert ip_address(ask("SELECT host($1::inet)", value)) == value
+    async def test_inet(self, ask: Ask, value: IPv4Address | IPv6Address) -> None:
+        assert await ask("SELECT $1::inet", value) == value
+        assert ip_address(await ask("SELECT host($1::inet)", value)) == value
 
     @given(value=documents)
     @few
-    def test_json(self, ask: Ask, value: object) -> None:
-        assert ask("SELECT $1::json", value) == value
+    async def test_json(self, ask: Ask, value: object) -> None:
+        assert await ask("SELECT $1::json", value) == value

@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_sessions.py by tools/generate_sync.py: do not edit.
 """Sessions: started, renewed past their interval, lost, closed, and what is told of it to whom.
 
 The tests of loss were tried against a session whose loss nobody noticed (a heartbeat that ignores a missing row): each
@@ -7,7 +8,6 @@ of them then failed by timeout.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.concurrency import together
 from tests.conftest import MakeMachines
 from tests.processes import eventually
 from tests.proxy import Proxy
@@ -111,12 +112,12 @@ class TestLife:
 
     def test_the_shortest_interval_survives_a_slow_link(self, database: str, proxy: Proxy) -> None:
         """A beat's time limit must not include connecting, which takes several round trips of 50 ms here."""
-        with (
-            proxy.delaying(0.025),
-            bmdb.connect(proxy.conninfo(database), component="test") as connection,
-            connection.start_session(interval=1) as session,
-        ):
-            assert not session.wait_expired(1.5)
+        with proxy.delaying(0.025):
+            with (
+                bmdb.connect(proxy.conninfo(database), component="test") as connection,
+                connection.start_session(interval=1) as session,
+            ):
+                assert not session.wait_expired(1.5)
 
     def test_sessions_of_one_connection_are_renewed_together(self, connection: bmdb.Connection) -> None:
         with (
@@ -182,7 +183,10 @@ class TestLoss:
             assert session.wait_expired(0)
 
     def test_the_others_of_its_connection_live_on(self, connection: bmdb.Connection, sql: Sql) -> None:
-        with connection.start_session(interval=1) as lost, connection.start_session(interval=1) as kept:
+        with (
+            connection.start_session(interval=1) as lost,
+            connection.start_session(interval=1) as kept,
+        ):
             lose(sql, lost)
             assert lost.wait_expired(3)
             assert not kept.expired
@@ -215,26 +219,20 @@ class TestWaiting:
 
     def test_loss_wakes_who_waits_without_limit(self, connection: bmdb.Connection, sql: Sql) -> None:
         with connection.start_session(interval=1) as session:
-            woken = threading.Event()
+            began = time.monotonic()
 
-            def wait() -> None:
-                if session.wait_expired():
-                    woken.set()
+            def take_away() -> bool:
+                lose(sql, session)
+                return True
 
-            thread = threading.Thread(target=wait)
-            thread.start()
-            lose(sql, session)
-            assert woken.wait(3)
-            thread.join()
+            assert together(session.wait_expired, take_away) == [True, True]
+            assert time.monotonic() - began < 3
 
     def test_closing_wakes_who_waits(self, connection: bmdb.Connection) -> None:
         session = connection.start_session(interval=60)
-        answers: list[bool] = []
-        thread = threading.Thread(target=lambda: answers.append(session.wait_expired(20)))
-        thread.start()
-        session.close()
-        thread.join(5)
-        assert answers == [True]
+        began = time.monotonic()
+        assert together(lambda: session.wait_expired(20), session.close) == [True, None]
+        assert time.monotonic() - began < 5
 
 
 class TestCallbacks:
@@ -250,13 +248,14 @@ class TestCallbacks:
         assert told == [session]
 
     def test_called_at_once_when_lost_already(self, connection: bmdb.Connection, sql: Sql) -> None:
-        first, late = threading.Event(), threading.Event()
+        first: list[bmdb.Session] = []
+        late: list[bmdb.Session] = []
         with connection.start_session(interval=1) as session:
-            session.on_expired(lambda _: first.set())
+            session.on_expired(first.append)
             lose(sql, session)
-            assert first.wait(3)
-            session.on_expired(lambda _: late.set())
-            assert late.wait(0.5)
+            eventually(lambda: first, 3)
+            session.on_expired(late.append)
+            eventually(lambda: late, 0.5)
 
     def test_not_called_when_closed(self, connection: bmdb.Connection, sql: Sql) -> None:
         told: list[bmdb.Session] = []
@@ -274,7 +273,7 @@ class TestCallbacks:
         told: list[bmdb.Session] = []
         with bmdb.connect(database, component="test") as connection:
             connection.start_session(interval=60).on_expired(told.append)
-        # The thread that would call it has ended with the connection.
+        # The thread that would call it, or have the event loop call it, has ended with the connection.
         assert told == []
 
     def test_not_called_when_registered_after_the_close(self, connection: bmdb.Connection, sql: Sql) -> None:
@@ -292,22 +291,27 @@ class TestCallbacks:
     def test_one_that_fails_is_logged_and_keeps_nobody_from_being_told(
         self, connection: bmdb.Connection, sql: Sql, caplog: pytest.LogCaptureFixture
     ) -> None:
-        told = threading.Event()
+        told: list[bmdb.Session] = []
 
         def fail(_: bmdb.Session) -> None:
             raise RuntimeError("out of paper")
 
-        with connection.start_session(interval=1) as session, caplog.at_level(logging.ERROR, logger="bmdb"):
-            session.on_expired(fail)
-            session.on_expired(lambda _: told.set())
-            lose(sql, session)
-            assert told.wait(3)
+        with connection.start_session(interval=1) as session:
+            with caplog.at_level(logging.ERROR, logger="bmdb"):
+                session.on_expired(fail)
+                session.on_expired(told.append)
+                lose(sql, session)
+                eventually(lambda: told, 3)
         assert any(record.exc_info and "out of paper" in str(record.exc_info[1]) for record in caplog.records)
 
     def test_it_may_start_a_new_session(self, connection: bmdb.Connection, sql: Sql) -> None:
         started: list[bmdb.Session] = []
         with connection.start_session(interval=1) as session:
-            session.on_expired(lambda lost: started.append(lost.connection.start_session()))
+
+            def start(lost: bmdb.Session) -> None:
+                started.append(lost.connection.start_session())
+
+            session.on_expired(start)
             lose(sql, session)
             eventually(lambda: started, 3)
         with started[0] as successor:
@@ -349,8 +353,9 @@ class TestClosing:
 
     def test_an_error_inside_the_with_block_closes_too(self, connection: bmdb.Connection) -> None:
         error = RuntimeError("mine")
-        with pytest.raises(RuntimeError) as caught, connection.start_session() as session:
-            raise error
+        with pytest.raises(RuntimeError) as caught:
+            with connection.start_session() as session:
+                raise error
         assert caught.value is error
         assert session.expired
         assert connection.session_info(session.uuid) is None

@@ -1,9 +1,9 @@
+# Generated from tests/behaviour/async_/test_backoff_in_time.py by tools/generate_sync.py: do not edit.
 """Backoff in real time: how long a failing machine is left alone, and what a finish forgives."""
 
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 from uuid import UUID
 
@@ -40,47 +40,9 @@ def stored(sql: Sql, machine: UUID) -> tuple[Any, ...] | None:
     ).fetchone()
 
 
-def lease_when_possible(session: bmdb.Session) -> tuple[bmdb.Work, float]:
-    """Ask again and again for work; it, and how many seconds that took."""
-    began = time.monotonic()
-    while True:
-        try:
-            return session.work(PROCESS, out_of_backoff), time.monotonic() - began
-        except bmdb.NothingToDo:
-            assert time.monotonic() - began < 10, "the machine never came back"
-            time.sleep(0.02)
-
-
 def wind_forward(sql: Sql) -> None:
     """Let the backoffs pass without waiting for it."""
     sql.execute("UPDATE work_backoff SET until = clock_timestamp() - interval '1 ms'")
-
-
-@pytest.mark.slow
-def test_periods_double_to_the_maximum_and_start_over_after_a_finish(
-    session: bmdb.Session, machines: MakeMachines, sql: Sql
-) -> None:
-    """Fails with other waits when a period is not stored, not enforced, not capped, or not forgiven by finish."""
-    machines(1)
-    waits: list[int] = []
-
-    def fail_once() -> None:
-        work, waited = lease_when_possible(session)
-        waits.append(round(waited))
-        # A poll, a busy machine and a retry may add to the period; nothing may take from it.
-        assert waits[-1] <= waited + 0.05 and waited < waits[-1] + 0.5
-        work.fail("no answer", GROWING)
-
-    for _ in range(5):
-        fail_once()
-    work, waited = lease_when_possible(session)
-    waits.append(round(waited))
-    work.finish()
-    assert waits == [0, 1, 2, 4, 5, 5]
-    waits.clear()
-    for _ in range(3):
-        fail_once()
-    assert waits == [0, 1, 2]
 
 
 def test_the_period_and_its_cause_are_stored(session: bmdb.Session, machines: MakeMachines, sql: Sql) -> None:

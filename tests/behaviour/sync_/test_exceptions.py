@@ -1,3 +1,4 @@
+# Generated from tests/behaviour/async_/test_exceptions.py by tools/generate_sync.py: do not edit.
 """The user's own exceptions are never lost, and never taken for something else."""
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ def test_leaving_a_session_by_an_exception_keeps_it_although_closing_fails(
 ) -> None:
     mine = RuntimeError("mine")
     refusing = contextlib.ExitStack()
-    with bmdb.connect(proxy.conninfo(database), component="test") as connection, refusing:
+    with bmdb.connect(proxy.conninfo(database), component="test") as connection:
+        with refusing:
 
-        def leave_by_it() -> None:
-            with connection.start_session() as session:
-                assert session.transact(lambda q: q.count_machines()) == 0
-                refusing.enter_context(proxy.refusing())
-                proxy.reset()
-                raise mine
+            def leave_by_it() -> None:
+                with connection.start_session() as session:
+                    assert session.transact(lambda q: q.count_machines()) == 0
+                    refusing.enter_context(proxy.refusing())
+                    proxy.reset()
+                    raise mine
 
-        with pytest.raises(RuntimeError) as caught:
-            leave_by_it()
+            with pytest.raises(RuntimeError) as caught:
+                leave_by_it()
     assert caught.value is mine
     assert any("could not close session" in r.getMessage() for r in caplog.records if r.levelno == logging.ERROR)
 
@@ -66,7 +68,10 @@ def test_an_error_of_the_end_keeps_the_callbacks_exception_in_its_chain(
     proxy: Proxy, database: str, machines: MakeMachines
 ) -> None:
     mine = LookupError("mine")
-    with bmdb.connect(proxy.conninfo(database), component="test") as connection, connection.start_session() as session:
+    with (
+        bmdb.connect(proxy.conninfo(database), component="test") as connection,
+        connection.start_session() as session,
+    ):
 
         def fn(q: bmdb.Queries) -> None:
             q.count_machines()
@@ -97,9 +102,9 @@ def test_the_connection_is_not_for_use_inside_a_callback(database: str, call: An
     with (
         bmdb.connect(database, component="test", pool_size=1) as connection,
         connection.start_session() as session,
-        pytest.raises(bmdb.WorkStateError, match="inside another one's callback"),
     ):
-        session.transact(lambda q: call(connection))
+        with pytest.raises(bmdb.WorkStateError, match="inside another one's callback"):
+            session.transact(lambda q: call(connection))
 
 
 def test_what_stands_for_something_is_not_copied(session: bmdb.Session, machines: MakeMachines) -> None:
@@ -115,15 +120,3 @@ def test_what_stands_for_something_is_not_copied(session: bmdb.Session, machines
 def test_an_absurd_pool_is_refused(database: str) -> None:
     with pytest.raises(bmdb.ConfigError, match="pool_size"):
         bmdb.connect(database, component="test", pool_size=2**62)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_closing_a_session_whose_row_is_locked_comes_to_an_end(
-    connection: bmdb.Connection, sql: psycopg.Connection[Any]
-) -> None:
-    session = connection.start_session(interval=60)
-    with sql.transaction():
-        sql.execute("SELECT 1 FROM sessions WHERE session_id = %s FOR UPDATE", [session.uuid])
-        with pytest.raises(bmdb.Error):
-            session.close()

@@ -1,0 +1,23 @@
+"""The fixtures `connection` and `session` of the suites for both twins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import bmdb
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[bmdb.AsyncConnection]:
+    """An open connection to `database`, component "test"."""
+    async with await bmdb.AsyncConnection.connect(database, component="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def session(connection: bmdb.AsyncConnection) -> AsyncIterator[bmdb.AsyncSession]:
+    """A session of `connection`, interval 5 s."""
+    async with await connection.start_session(interval=5.0) as started:
+        yield started

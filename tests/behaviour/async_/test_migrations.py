@@ -1,0 +1,174 @@
+"""The schema: brought up, by one or by many, taken down where that is allowed, never out of step with the library."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+import bmdb
+
+Sql = psycopg.Connection[Any]
+LATEST = 2
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
+
+def tables(sql: Sql) -> set[str]:
+    return {name for (name,) in sql.execute(TABLES)}
+
+
+def versions(sql: Sql) -> list[int]:
+    return [version for (version,) in sql.execute("SELECT version FROM bmdb_schema ORDER BY version")]
+
+
+def pretend(sql: Sql, version: int) -> None:
+    """Record that a later library has migrated this database."""
+    sql.execute("INSERT INTO bmdb_schema (version, name) VALUES (%s, 'from the future')", [version])
+
+
+@pytest.fixture
+def empty(empty_database: str) -> Iterator[Sql]:
+    """A look at the database without tables."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        yield connection
+
+
+class TestUp:
+    async def test_from_nothing_to_the_latest(self, empty_database: str, empty: Sql) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            assert await connection.schema_version() == 0
+            assert tables(empty) == set()
+            assert await connection.migrate() == LATEST
+            assert await connection.schema_version() == LATEST
+        assert {"machines", "sessions", "work", "work_history", "work_backoff", "machine_provided"} <= tables(empty)
+        assert versions(empty) == [1, 2]
+
+    async def test_on_connecting(self, empty_database: str) -> None:
+        async with (
+            await bmdb.AsyncConnection.connect(empty_database, component="test", migrate=True) as connection,
+            await connection.start_session() as session,
+        ):
+            assert await connection.schema_version() == LATEST
+            assert await session.transact(lambda q: q.count_machines()) == 0
+
+    async def test_again_changes_nothing(
+        self, connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, sql: Sql
+    ) -> None:
+        machine = await session.transact(lambda q: q.new_machine())
+        before = tables(sql)
+        assert await connection.migrate() == LATEST
+        assert await connection.migrate() == LATEST
+        assert tables(sql) == before
+        assert versions(sql) == [1, 2]
+        assert await session.transact(lambda q: q.fetch_value("SELECT machine_id FROM machines")) == machine.machine_id
+
+    async def test_step_by_step(self, empty_database: str, empty: Sql) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            assert await connection.migrate(to=1) == 1
+            assert "machines" in tables(empty) and "machine_provided" not in tables(empty)
+            assert await connection.migrate(to=1) == 1
+            assert await connection.migrate() == LATEST
+            assert "machine_provided" in tables(empty)
+
+    async def test_one_that_fails_leaves_nothing_of_it(self, empty_database: str, empty: Sql) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            await connection.migrate(to=1)
+            empty.execute("CREATE TABLE machine_hardware_report (mine int)")
+            before = tables(empty)
+            with pytest.raises(
+                bmdb.MigrationError, match=r"0002_tags up failed, and nothing was changed:.*already exists"
+            ):
+                await connection.migrate()
+            assert tables(empty) == before
+            assert versions(empty) == [1]
+            empty.execute("DROP TABLE machine_hardware_report")
+            assert await connection.migrate() == LATEST
+
+    @pytest.mark.parametrize("to", [-1, LATEST + 1, 99])
+    async def test_there_are_no_other_versions(self, to: int, connection: bmdb.AsyncConnection, sql: Sql) -> None:
+        with pytest.raises(bmdb.MigrationError, match=rf"no schema version {to}: choose 0 to {LATEST}"):
+            await connection.migrate(to=to)
+        assert versions(sql) == [1, 2]
+
+
+class TestDown:
+    async def test_up_and_down_and_up_and_down_on_a_throw_away_server(self) -> None:
+        async with await bmdb.AsyncConnection.connect("embedded:", component="test") as connection:
+            with psycopg.connect(connection.conninfo, autocommit=True) as sql:
+                for _ in range(2):
+                    assert await connection.migrate() == LATEST
+                    assert await connection.migrate() == LATEST
+                    async with await connection.start_session() as session:
+                        assert await session.transact(lambda q: q.count_machines()) == 0
+                        await session.transact(lambda q: q.new_machine())
+                    assert await connection.migrate(to=0) == 0
+                    assert await connection.migrate(to=0) == 0
+                    assert await connection.schema_version() == 0
+                    assert tables(sql) == {"bmdb_schema"}
+                    with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
+                        await connection.start_session()
+
+    @pytest.mark.parametrize("to", [0, 1])
+    async def test_refused_everywhere_else(
+        self, to: int, connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, sql: Sql
+    ) -> None:
+        await session.transact(lambda q: q.new_machine())
+        before = tables(sql)
+        with pytest.raises(bmdb.MigrationError, match=rf"from version {LATEST} to {to} would drop data.*embedded:"):
+            await connection.migrate(to=to)
+        assert tables(sql) == before
+        assert await connection.schema_version() == LATEST
+        assert await session.transact(lambda q: q.count_machines()) == 1
+
+
+class TestVersions:
+    async def test_two_versions_ahead_is_refused_on_connecting(self, database: str, sql: Sql) -> None:
+        pretend(sql, LATEST + 1)
+        pretend(sql, LATEST + 2)
+        for migrate in [False, True]:
+            with pytest.raises(bmdb.MigrationError, match=rf"version {LATEST + 2}.*knows {LATEST}: upgrade pybmdb"):
+                await bmdb.AsyncConnection.connect(database, component="test", migrate=migrate)
+        assert versions(sql) == [1, 2, 3, 4]
+
+    async def test_two_versions_ahead_is_not_migrated(self, connection: bmdb.AsyncConnection, sql: Sql) -> None:
+        """Somebody upgraded the fleet while this connection was open."""
+        pretend(sql, LATEST + 2)
+        with pytest.raises(bmdb.MigrationError, match="upgrade pybmdb"):
+            await connection.migrate()
+
+    async def test_one_version_ahead_is_a_rolling_upgrade(self, database: str, sql: Sql) -> None:
+        pretend(sql, LATEST + 1)
+        async with await bmdb.AsyncConnection.connect(database, component="test", migrate=True) as connection:
+            assert await connection.schema_version() == LATEST + 1
+            assert await connection.migrate() == LATEST + 1
+            async with await connection.start_session() as session:
+                assert await session.transact(lambda q: q.count_machines()) == 0
+        assert versions(sql) == [1, 2, 3]
+
+
+class TestWithoutSchema:
+    """Connecting is allowed, so that migrate() can be called; whatever needs the tables says what to do."""
+
+    async def test_a_session_is_refused(self, empty_database: str, empty: Sql) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            with pytest.raises(bmdb.MigrationError, match=r"no bmdb schema.*migrate\(\).*migrate=True"):
+                await connection.start_session()
+            assert tables(empty) == set()
+            await connection.migrate()
+            await (await connection.start_session()).close()
+
+    async def test_looking_is_refused(self, empty_database: str) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            looks: list[Callable[[], Awaitable[object]]] = [
+                connection.statistics,
+                connection.collect,
+                lambda: connection.history_of(uuid4()),
+                lambda: connection.session_info(uuid4()),
+            ]
+            for look in looks:
+                with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
+                    await look()

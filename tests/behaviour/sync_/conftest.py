@@ -1,0 +1,24 @@
+# Generated from tests/behaviour/async_/conftest.py by tools/generate_sync.py: do not edit.
+"""The fixtures `connection` and `session` of the suites for both twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import bmdb
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[bmdb.Connection]:
+    """An open connection to `database`, component "test"."""
+    with bmdb.connect(database, component="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def session(connection: bmdb.Connection) -> Iterator[bmdb.Session]:
+    """A session of `connection`, interval 5 s."""
+    with connection.start_session(interval=5.0) as started:
+        yield started
