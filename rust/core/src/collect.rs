@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result};
+use crate::events::{Events, Level};
 use crate::metrics::Metrics;
 use crate::migrate::explain_missing_schema;
 use crate::pool::Pool;
@@ -36,6 +37,19 @@ pub struct Collected {
     pub leases: u64,
     /// Backends that sit in a dead session's transaction and that this role may not end.
     pub beyond_reach: u64,
+}
+
+impl Collected {
+    /// Tells what was removed, if anything was: a loop without work looks again on hearing it.
+    pub(crate) fn tell(self, events: &Events) {
+        if self.sessions > 0 {
+            let message = format!(
+                "collected {} sessions and {} leases",
+                self.sessions, self.leases
+            );
+            events.tell(Level::Info, "collect", message);
+        }
+    }
 }
 
 /// A plan for statements of our own: READ COMMITTED, no session, and an end to every wait.

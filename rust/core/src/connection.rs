@@ -293,7 +293,9 @@ impl Connection {
 
     /// Collects now.
     pub async fn collect(&self) -> Result<Collected> {
-        collect::collect(&self.pool, &self.metrics).await
+        let collected = collect::collect(&self.pool, &self.metrics).await?;
+        collected.tell(&self.events);
+        Ok(collected)
     }
 
     /// Collects unless somebody here did so within the last second.

@@ -4,6 +4,8 @@
 //! `Connection`. Beats go out every half of the shortest interval, a little earlier by chance so that processes started
 //! together drift apart. A beat that fails is tried again on a new connection until trust ends.
 
+mod look;
+
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +17,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::collect;
 use crate::config::Config;
 use crate::connect::Canceller;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, beat_period, retry_pause};
+use crate::lookout::Lookout;
 use crate::metrics::Metrics;
 use crate::pool::{Conn, Pool};
 use crate::queries;
@@ -32,9 +34,6 @@ use crate::value::Param;
 /// What a beat's connection is set to.
 const BEAT_SETTINGS: &str =
     "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
-
-/// Expired sessions are looked for at most this often.
-const COLLECT_PAUSE: Duration = Duration::from_secs(1);
 
 struct Shared {
     sessions: Mutex<HashMap<Uuid, Arc<SessionState>>>,
@@ -90,7 +89,7 @@ impl Heartbeat {
             failing_since: None,
             wary: false,
             stuck: None,
-            probed: None,
+            lookout: Lookout::default(),
             collecting: Arc::new(AtomicBool::new(false)),
         };
         let thread = std::thread::Builder::new()
@@ -188,7 +187,8 @@ struct Beater {
     wary: bool,
     /// What the last failed beat left behind.
     stuck: Option<Stuck>,
-    probed: Option<Instant>,
+    /// When to look for expired sessions, on the beats' connection.
+    lookout: Lookout,
     collecting: Arc<AtomicBool>,
 }
 
@@ -200,6 +200,7 @@ impl Beater {
             let now = Instant::now();
             if sessions.is_empty() {
                 self.next_beat = None;
+                self.lookout = Lookout::default();
                 if let Some(conn) = self.conn.take() {
                     conn.close().await;
                 }
@@ -230,13 +231,26 @@ impl Beater {
                 continue;
             }
             let soonest = now + period;
-            let planned = self.next_beat.map_or_else(
+            let mut planned = self.next_beat.map_or_else(
                 || now + jittered(period, 0.5),
                 |planned| planned.min(soonest),
             );
+            if let Some(limit) = self.look_now(&sessions, now) {
+                if planned > now + limit {
+                    tokio::select! {
+                        () = self.look_for_expired(&sessions, limit) => {}
+                        () = shared.stopped() => return,
+                    }
+                    continue;
+                }
+                // It might keep the beat waiting: the beat goes first, a little early.
+                planned = now;
+            }
             self.next_beat = Some(planned);
             if planned > now {
-                let wake = planned.min(now + shortest_trust(&sessions));
+                let trusted = now + shortest_trust(&sessions);
+                let look = self.next_look().unwrap_or(planned);
+                let wake = planned.min(trusted).min(look);
                 tokio::select! {
                     () = shared.changed.notified() => {}
                     () = tokio::time::sleep_until(wake.into()) => {}
@@ -292,7 +306,9 @@ impl Beater {
                     );
                     self.events.tell(Level::Info, "heartbeat", message);
                 }
-                self.look_for_expired(limit).await;
+                if self.lookout.is_due(Instant::now()) {
+                    self.look_for_expired(sessions, limit).await;
+                }
                 jittered(period, 0.1)
             }
             Err(error) => {
@@ -399,64 +415,6 @@ impl Beater {
         } else {
             Err(Error::TimedOut("a session's row is locked".to_owned()))
         }
-    }
-
-    /// Asks whether anybody has expired, and collects beside the beats if so.
-    async fn look_for_expired(&mut self, limit: Duration) {
-        if self
-            .probed
-            .is_some_and(|probed| probed.elapsed() < COLLECT_PAUSE)
-        {
-            return;
-        }
-        self.probed = Some(Instant::now());
-        let Some(conn) = self.conn.as_mut() else {
-            return;
-        };
-        let expired =
-            match tokio::time::timeout(limit, conn.query(queries::COLLECT_EXPIRED_COUNT.sql, &[]))
-                .await
-            {
-                Ok(Ok(rows)) => rows.first().is_some_and(|row| row.get::<_, i64>(0) > 0),
-                _ => {
-                    self.conn = None;
-                    false
-                }
-            };
-        if !expired || self.collecting.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (pool, metrics, events) = (
-            self.collector.clone(),
-            self.metrics.clone(),
-            self.events.clone(),
-        );
-        let collecting = self.collecting.clone();
-        tokio::spawn(async move {
-            match collect::collect(&pool, &metrics).await {
-                Ok(collected) if collected.sessions > 0 => {
-                    let message = format!(
-                        "collected {} sessions and {} leases",
-                        collected.sessions, collected.leases
-                    );
-                    events.tell(Level::Info, "collect", message);
-                }
-                Ok(collected) if collected.beyond_reach > 0 => events.tell(
-                    Level::Warning,
-                    "collect",
-                    "a backend sits in the transaction of an expired session, and this role may not end it: let all \
-                     workers use one role, or grant pg_signal_backend",
-                ),
-                Ok(_) => {}
-                Err(error) => events.tell(
-                    Level::Warning,
-                    "collect",
-                    format!("collection failed: {error}"),
-                ),
-            }
-            pool.close_idle().await;
-            collecting.store(false, Ordering::Release);
-        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! process. `trusted_until` is the moment past which a session no longer believes in itself: it lies before the
 //! database's own deadline, so a holder knows that it is lost before anybody else gets its machine.
 //!
-//! Pure modules (no I/O, no clock): [`backoff`], [`retry`], [`lease`], [`pace`], [`sqlstate`], [`value`].
+//! Pure modules (no I/O, no clock): [`backoff`], [`retry`], [`lease`], [`lookout`], [`pace`], [`sqlstate`], [`value`].
 pub mod backoff;
 pub mod clock;
 pub mod collect;
@@ -18,6 +18,7 @@ pub mod events;
 pub mod gate;
 pub mod heartbeat;
 pub mod lease;
+pub mod lookout;
 pub mod metrics;
 pub mod migrate;
 pub mod pace;

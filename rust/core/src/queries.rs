@@ -50,9 +50,9 @@ queries! {
     AGENT_OS_INSTALLATION_OF = "agent", "os_installation_of", One;
     COLLECT_BUSY = "collect", "busy", Many;
     COLLECT_END_STALLED = "collect", "end_stalled", One;
-    COLLECT_EXPIRED_COUNT = "collect", "expired_count", One;
     COLLECT_LOCK_EXPIRED = "collect", "lock_expired", Many;
     COLLECT_LOSE = "collect", "lose", One;
+    COLLECT_OUTLOOK = "collect", "outlook", One;
     MACHINE_ADD_PROVIDED = "machine", "add_provided", None;
     MACHINE_BY_ID = "machine", "by_id", One;
     MACHINE_DELETE_AGENT_HEARTBEAT = "machine", "delete_agent_heartbeat", None;
