@@ -26,7 +26,7 @@ IMPURE = re.compile(
 )
 # From the bottom up; a module may name those of its own rank and below. What is not listed is at the bottom.
 # A session is below transactions, as what they are fenced by; what it takes to start and end one is in connection.
-RANKS = [{"session"}, {"settle", "transaction"}, {"collect", "work"}, {"heartbeat"}, {"connection"}]
+RANKS = [{"session"}, {"settle", "transaction"}, {"collect", "work"}, {"foreign"}, {"heartbeat"}, {"connection"}]
 
 
 def code_of(text: str) -> str:

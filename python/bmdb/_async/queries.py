@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from bmdb._core import Row, Transaction
+from bmdb._async.stepped import AsyncStatements
+from bmdb._core import Row
 from bmdb.identity import Unique
 from bmdb.model import (
     ActiveWork,
@@ -50,7 +51,7 @@ class AsyncQueries(Unique):
 
     __slots__ = ("_core",)
 
-    def __init__(self, core: Transaction) -> None:
+    def __init__(self, core: AsyncStatements) -> None:
         self._core = core
 
     # Machines and sessions.

@@ -10,10 +10,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from bmdb import _core
+from bmdb._async.foreign import AsyncPsycopgQueries, foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
@@ -23,6 +24,8 @@ from bmdb.identity import Unique
 from bmdb.process import Process, name_of
 
 if TYPE_CHECKING:
+    import psycopg
+
     from bmdb._async.connection import AsyncConnection
 
 T = TypeVar("T")
@@ -96,10 +99,31 @@ class AsyncSession(Unique):
         # end sync only
         self._connection._listener.on_lost(str(self.uuid), tell, lambda: self._core.lost)
 
+    @overload
     async def transact(
         self,
         fn: Callable[[AsyncQueries], Awaitable[T]],
         *,
+        connection: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    @overload
+    async def transact(
+        self,
+        fn: Callable[[AsyncPsycopgQueries], Awaitable[T]],
+        *,
+        connection: psycopg.AsyncConnection[Any],
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    async def transact(
+        self,
+        fn: Callable[[Any], Awaitable[T]],
+        *,
+        connection: psycopg.AsyncConnection[Any] | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T:
@@ -111,6 +135,10 @@ class AsyncSession(Unique):
 
         `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
         bounds the runs after the first; after 60 s none is begun either.
+
+        `connection`: a psycopg connection of yours, idle, to the same database, on which the transaction then runs;
+        `q.connection` is that connection. It is given back as it was found. bmdb cannot replace it: once it breaks
+        before COMMIT, ConnectionFailedError is raised instead of another run, and nothing is committed.
 
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
@@ -124,7 +152,10 @@ class AsyncSession(Unique):
         # check_callback(fn, asynchronous=False)
         # end sync only
         core = self._connection._core
-        return await run(core, core.transaction(self._core, isolation, max_retries), fn)
+        if connection is None:
+            return await run(core, core.transaction(self._core, isolation, max_retries), fn)
+        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection)
+        return await run(core, tx, fn, tx.queries)
 
     async def work(
         self,

@@ -12,28 +12,36 @@ from typing import Any, TypeVar
 
 from bmdb import _core
 from bmdb._async.queries import AsyncQueries
+from bmdb._async.stepped import AsyncStepped
 from bmdb.callbacks import Nesting, check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")
 
 
-async def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[AsyncQueries], Awaitable[T]]) -> T:
+async def run(
+    core: _core.Connection | None,
+    tx: AsyncStepped,
+    fn: Callable[[Any], Awaitable[T]],
+    make: Callable[[Any], object] = AsyncQueries,
+) -> T:
     """Runs `fn` in the transaction until it is committed, and returns what its last run returned.
+
+    `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended.
 
     Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed.
     """
-    with Nesting(core):
+    with Nesting(core or tx):
         try:
             while True:
                 await tx.begin_async()
                 try:
                     # async only
-                    returned: Any = fn(AsyncQueries(tx))
+                    returned: Any = fn(make(tx))
                     result: T = await returned if inspect.isawaitable(returned) else returned
                     # end async only
                     # sync only
-                    # result = fn(AsyncQueries(tx))
+                    # result = fn(make(tx))
                     # end sync only
                     check_result(result)
                 except BaseException as error:
@@ -49,11 +57,12 @@ async def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Async
                 #     return result
                 # end sync only
         except AmbiguousCommitError as error:
-            error._ask(core)
+            if core is not None:
+                error._ask(core)
             raise
 
 
-async def _conclude_after(tx: _core.Transaction, raised: BaseException) -> str:
+async def _conclude_after(tx: AsyncStepped, raised: BaseException) -> str:
     """Concludes after the callback raised; another error than that one keeps it in its chain."""
     try:
         return await tx.conclude_async(raised)

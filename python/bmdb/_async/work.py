@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
 
 from bmdb import _core
+from bmdb._async.foreign import foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._core import Backoff
@@ -17,6 +18,8 @@ from bmdb.errors import Error, LeaseLostError, SessionExpiredError
 from bmdb.identity import Unique
 
 if TYPE_CHECKING:
+    import psycopg
+
     from bmdb._async.session import AsyncSession
 
 _LOGGER = logging.getLogger("bmdb.work")
@@ -82,6 +85,7 @@ class AsyncWork(Unique):
         self,
         commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
         *,
+        connection: psycopg.AsyncConnection[Any] | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
@@ -91,30 +95,33 @@ class AsyncWork(Unique):
         retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
         active, and may be ended again, unless it was lost.
 
+        `connection`, `isolation` and `max_retries` are as in `AsyncSession.transact`. Without `commit` the transaction
+        runs at "read committed".
+
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         """
-        if commit is not None:
-            # async only
-            check_callback(commit, asynchronous=True)
-            # end async only
-            # sync only
-            # check_callback(commit, asynchronous=False)
-            # end sync only
-        await self._end("finish", commit, isolation=isolation, max_retries=max_retries)
+        await self._end("finish", commit, connection=connection, isolation=isolation, max_retries=max_retries)
 
-    async def fail(self, cause: str, backoff: Backoff | None = None) -> None:
+    async def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        connection: psycopg.AsyncConnection[Any] | None = None,
+    ) -> None:
         """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says; without one it stays as it was, one second at least, and a
-        warning is logged. Raises as `finish` does.
+        warning is logged. `commit` and `connection` are as in `finish`; raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        await self._end("fail", None, cause=cause, backoff=backoff)
+        await self._end("fail", commit, connection=connection, cause=cause, backoff=backoff)
         if backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -123,15 +130,24 @@ class AsyncWork(Unique):
                 max(1, self.previous_backoff or 1),
             )
 
-    async def cancel(self) -> None:
+    async def cancel(
+        self,
+        commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        *,
+        connection: psycopg.AsyncConnection[Any] | None = None,
+    ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
-        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session.
+        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With `commit`,
+        which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
         """
+        if commit is not None:
+            await self._end("cancel", commit, connection=connection)
+            return
         if self.state != "active":
             return
         try:
-            await self._end("cancel", None)
+            await self._end("cancel", None, connection=connection)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -142,13 +158,22 @@ class AsyncWork(Unique):
         kind: str,
         commit: Callable[[AsyncQueries], Awaitable[Any]] | None,
         *,
+        connection: psycopg.AsyncConnection[Any] | None = None,
         cause: str | None = None,
         backoff: Backoff | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        connection = self._session.connection._core
-        tx = connection.ending(
+        if commit is not None:
+            # async only
+            check_callback(commit, asynchronous=True)
+            # end async only
+            # sync only
+            # check_callback(commit, asynchronous=False)
+            # end sync only
+        core = self._session.connection._core
+        prepare = core.ending if connection is None else core.foreign_ending
+        made = prepare(
             self._core,
             kind,
             callback=commit is not None,
@@ -157,7 +182,11 @@ class AsyncWork(Unique):
             isolation=isolation,
             max_retries=max_retries,
         )
-        await run(connection, tx, commit or nothing)
+        if isinstance(made, _core.Transaction):
+            await run(core, made, commit or nothing)
+        else:
+            tx = foreign(made, core, connection)
+            await run(core, tx, commit or nothing, tx.queries)
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from bmdb._core import Row, Transaction
+from bmdb._core import Row
+from bmdb._sync.stepped import Statements
 from bmdb.identity import Unique
 from bmdb.model import (
     ActiveWork,
@@ -51,7 +52,7 @@ class Queries(Unique):
 
     __slots__ = ("_core",)
 
-    def __init__(self, core: Transaction) -> None:
+    def __init__(self, core: Statements) -> None:
         self._core = core
 
     # Machines and sessions.

@@ -7,10 +7,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from bmdb import _core
+from bmdb._sync.foreign import PsycopgQueries, foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
@@ -20,6 +21,8 @@ from bmdb.identity import Unique
 from bmdb.process import Process, name_of
 
 if TYPE_CHECKING:
+    import psycopg
+
     from bmdb._sync.connection import Connection
 
 T = TypeVar("T")
@@ -84,10 +87,31 @@ class Session(Unique):
 
         self._connection._listener.on_lost(str(self.uuid), tell, lambda: self._core.lost)
 
+    @overload
     def transact(
         self,
         fn: Callable[[Queries], T],
         *,
+        connection: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    @overload
+    def transact(
+        self,
+        fn: Callable[[PsycopgQueries], T],
+        *,
+        connection: psycopg.Connection[Any],
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    def transact(
+        self,
+        fn: Callable[[Any], T],
+        *,
+        connection: psycopg.Connection[Any] | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T:
@@ -100,6 +124,10 @@ class Session(Unique):
         `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
         bounds the runs after the first; after 60 s none is begun either.
 
+        `connection`: a psycopg connection of yours, idle, to the same database, on which the transaction then runs;
+        `q.connection` is that connection. It is given back as it was found. bmdb cannot replace it: once it breaks
+        before COMMIT, ConnectionFailedError is raised instead of another run, and nothing is committed.
+
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
@@ -107,7 +135,10 @@ class Session(Unique):
         """
         check_callback(fn, asynchronous=False)
         core = self._connection._core
-        return run(core, core.transaction(self._core, isolation, max_retries), fn)
+        if connection is None:
+            return run(core, core.transaction(self._core, isolation, max_retries), fn)
+        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection)
+        return run(core, tx, fn, tx.queries)
 
     def work(
         self,

@@ -4,27 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bmdb import _core
 from bmdb._sync.queries import Queries
+from bmdb._sync.stepped import Stepped
 from bmdb.callbacks import Nesting, check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")
 
 
-def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Queries], T]) -> T:
+def run(
+    core: _core.Connection | None,
+    tx: Stepped,
+    fn: Callable[[Any], T],
+    make: Callable[[Any], object] = Queries,
+) -> T:
     """Runs `fn` in the transaction until it is committed, and returns what its last run returned.
+
+    `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended.
 
     Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed.
     """
-    with Nesting(core):
+    with Nesting(core or tx):
         try:
             while True:
                 tx.begin()
                 try:
-                    result = fn(Queries(tx))
+                    result = fn(make(tx))
                     check_result(result)
                 except BaseException as error:
                     if _conclude_after(tx, error) == "again":
@@ -33,11 +41,12 @@ def run(core: _core.Connection, tx: _core.Transaction, fn: Callable[[Queries], T
                 if tx.conclude() == "committed":
                     return result
         except AmbiguousCommitError as error:
-            error._ask(core)
+            if core is not None:
+                error._ask(core)
             raise
 
 
-def _conclude_after(tx: _core.Transaction, raised: BaseException) -> str:
+def _conclude_after(tx: Stepped, raised: BaseException) -> str:
     """Concludes after the callback raised; another error than that one keeps it in its chain."""
     try:
         return tx.conclude(raised)

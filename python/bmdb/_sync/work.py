@@ -11,6 +11,7 @@ from uuid import UUID
 
 from bmdb import _core
 from bmdb._core import Backoff
+from bmdb._sync.foreign import foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb.callbacks import check_callback
@@ -18,6 +19,8 @@ from bmdb.errors import Error, LeaseLostError, SessionExpiredError
 from bmdb.identity import Unique
 
 if TYPE_CHECKING:
+    import psycopg
+
     from bmdb._sync.session import Session
 
 _LOGGER = logging.getLogger("bmdb.work")
@@ -83,6 +86,7 @@ class Work(Unique):
         self,
         commit: Callable[[Queries], Any] | None = None,
         *,
+        connection: psycopg.Connection[Any] | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
@@ -92,25 +96,33 @@ class Work(Unique):
         retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
         active, and may be ended again, unless it was lost.
 
+        `connection`, `isolation` and `max_retries` are as in `Session.transact`. Without `commit` the transaction
+        runs at "read committed".
+
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         """
-        if commit is not None:
-            check_callback(commit, asynchronous=False)
-        self._end("finish", commit, isolation=isolation, max_retries=max_retries)
+        self._end("finish", commit, connection=connection, isolation=isolation, max_retries=max_retries)
 
-    def fail(self, cause: str, backoff: Backoff | None = None) -> None:
+    def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[Queries], Any] | None = None,
+        connection: psycopg.Connection[Any] | None = None,
+    ) -> None:
         """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says; without one it stays as it was, one second at least, and a
-        warning is logged. Raises as `finish` does.
+        warning is logged. `commit` and `connection` are as in `finish`; raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        self._end("fail", None, cause=cause, backoff=backoff)
+        self._end("fail", commit, connection=connection, cause=cause, backoff=backoff)
         if backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -119,15 +131,24 @@ class Work(Unique):
                 max(1, self.previous_backoff or 1),
             )
 
-    def cancel(self) -> None:
+    def cancel(
+        self,
+        commit: Callable[[Queries], Any] | None = None,
+        *,
+        connection: psycopg.Connection[Any] | None = None,
+    ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
-        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session.
+        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With `commit`,
+        which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
         """
+        if commit is not None:
+            self._end("cancel", commit, connection=connection)
+            return
         if self.state != "active":
             return
         try:
-            self._end("cancel", None)
+            self._end("cancel", None, connection=connection)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -138,13 +159,17 @@ class Work(Unique):
         kind: str,
         commit: Callable[[Queries], Any] | None,
         *,
+        connection: psycopg.Connection[Any] | None = None,
         cause: str | None = None,
         backoff: Backoff | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        connection = self._session.connection._core
-        tx = connection.ending(
+        if commit is not None:
+            check_callback(commit, asynchronous=False)
+        core = self._session.connection._core
+        prepare = core.ending if connection is None else core.foreign_ending
+        made = prepare(
             self._core,
             kind,
             callback=commit is not None,
@@ -153,7 +178,11 @@ class Work(Unique):
             isolation=isolation,
             max_retries=max_retries,
         )
-        run(connection, tx, commit or nothing)
+        if isinstance(made, _core.Transaction):
+            run(core, made, commit or nothing)
+        else:
+            tx = foreign(made, core, connection)
+            run(core, tx, commit or nothing, tx.queries)
 
     def __enter__(self) -> Self:
         return self

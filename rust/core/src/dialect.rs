@@ -1,5 +1,6 @@
 //! What differs between the servers, asked of the server itself.
 
+use crate::error::{Error, Result};
 use crate::retry::Protocol;
 
 /// How strictly concurrent transactions are kept apart.
@@ -113,11 +114,31 @@ impl Dialect {
     }
 }
 
+/// The SQL that makes the restart savepoint.
+pub const SAVEPOINT: &str = "SAVEPOINT cockroach_restart";
+
 /// The SQL that restores the restart savepoint.
 pub const RESTART: &str = "ROLLBACK TO SAVEPOINT cockroach_restart";
 
 /// The SQL that gives a transaction up.
 pub const ROLLBACK: &str = "ROLLBACK";
+
+/// Refuses a statement of the user's that cannot be sent, or would end the transaction under us.
+pub fn check_statement(sql: &str) -> Result<()> {
+    if sql.contains('\0') {
+        return Err(Error::Value {
+            message: "the statement contains a NUL character".to_owned(),
+            out_of_range: true,
+        });
+    }
+    if controls_transaction(sql) {
+        return Err(Error::WorkState(
+            "the transaction is begun and ended for you: return from the callback to commit, raise to roll back"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
 
 /// Tells whether a statement would end or replace the transaction it is run in, which is the executor's to do.
 #[must_use]

@@ -15,6 +15,7 @@ pub mod dialect;
 pub mod drive;
 pub mod error;
 pub mod events;
+pub mod foreign;
 pub mod gate;
 pub mod heartbeat;
 pub mod lease;

@@ -174,9 +174,15 @@ fn failed(migration: &Migration, direction: &str, error: &Error) -> Error {
 #[must_use]
 pub fn explain_missing_schema(error: Error) -> Error {
     match error.sqlstate() {
-        Some(sqlstate::UNDEFINED_TABLE) => Error::Migration(format!(
-            "this database has no bmdb schema, or an older one ({error}): call migrate() once, or connect(migrate=True)"
-        )),
+        Some(sqlstate::UNDEFINED_TABLE) => Error::Migration(missing_schema(&error.to_string())),
         _ => error,
     }
+}
+
+/// What to say when a statement of our own met `cause`, a table that is not there.
+#[must_use]
+pub fn missing_schema(cause: &str) -> String {
+    format!(
+        "this database has no bmdb schema, or an older one ({cause}): call migrate() once, or connect(migrate=True)"
+    )
 }

@@ -76,6 +76,7 @@ queries! {
     SCHEMA_NOTE = "schema", "note", None;
     SCHEMA_PRESENT = "schema", "present", One;
     SCHEMA_VERSION = "schema", "version", One;
+    SERVER_DATABASE = "server", "database", One;
     SERVER_ENCODING = "server", "encoding", One;
     SERVER_IDENTITY = "server", "identity", One;
     SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;

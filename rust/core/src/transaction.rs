@@ -331,18 +331,7 @@ impl Transaction {
     /// Checks a statement of the user's: refuses one that would end the transaction under us, and notes one after which
     /// the connection must not serve another.
     pub fn check_statement(&mut self, sql: &str) -> Result<()> {
-        if sql.contains('\0') {
-            return Err(Error::Value {
-                message: "the statement contains a NUL character".to_owned(),
-                out_of_range: true,
-            });
-        }
-        if dialect::controls_transaction(sql) {
-            return Err(Error::WorkState(
-                "the transaction is begun and ended for you: return from the callback to commit, raise to roll back"
-                    .to_owned(),
-            ));
-        }
+        dialect::check_statement(sql)?;
         if dialect::changes_session(sql)
             && let Some(checkout) = &mut self.checkout
         {

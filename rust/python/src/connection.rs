@@ -9,8 +9,10 @@ use bmdb_core::dialect::Isolation;
 use bmdb_core::drive::Drive;
 use bmdb_core::error::{Error, Result, TransactionId};
 use bmdb_core::events::Level;
+use bmdb_core::transaction::Plan;
 use bmdb_core::value::Value;
-use bmdb_core::{migrate, reflect};
+use bmdb_core::work::End;
+use bmdb_core::{foreign, migrate, reflect};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -19,6 +21,7 @@ use uuid::Uuid;
 
 use crate::drive;
 use crate::error::to_python;
+use crate::foreign::ForeignTransaction;
 use crate::metrics;
 use crate::session::Session;
 use crate::transaction::{Kind, Transaction};
@@ -68,7 +71,7 @@ fn limit(seconds: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
 }
 
-fn isolation(name: &str) -> Result<Isolation> {
+pub(crate) fn isolation(name: &str) -> Result<Isolation> {
     Isolation::parse(name).ok_or_else(|| {
         Error::Config(format!(
             "isolation must be 'serializable', 'repeatable read' or 'read committed', not {name:?}"
@@ -76,7 +79,7 @@ fn isolation(name: &str) -> Result<Isolation> {
     })
 }
 
-fn retries(number: i64) -> Result<u32> {
+pub(crate) fn retries(number: i64) -> Result<u32> {
     u32::try_from(number).map_err(|_| {
         Error::Config(format!(
             "max_retries must be a whole number from 0 to {}, not {number}",
@@ -260,16 +263,61 @@ impl Connection {
     ) -> PyResult<Transaction> {
         let chosen = optional_isolation(py, isolation)?;
         let retries = optional_retries(py, max_retries)?;
-        let (opening, end) = ending(py, work, kind, cause, backoff)?;
-        let isolation = if callback {
-            chosen
-        } else {
-            Some(Isolation::ReadCommitted)
-        };
-        let mut plan = self.core.plan(work.lease().session(), isolation, retries);
-        plan.opening = opening;
-        plan.settles = true;
+        let (plan, end) =
+            self.ending_plan(py, work, kind, callback, cause, backoff, chosen, retries)?;
         Ok(Transaction::new(&self.core, plan, Kind::End(end)))
+    }
+
+    /// The core's share of a transaction fenced by `session` on another driver's connection.
+    #[pyo3(signature = (session, isolation=None, max_retries=None))]
+    fn foreign(
+        &self,
+        py: Python<'_>,
+        session: &Session,
+        isolation: Option<&str>,
+        max_retries: Option<i64>,
+    ) -> PyResult<ForeignTransaction> {
+        let plan = self.core.plan(
+            session.state(),
+            optional_isolation(py, isolation)?,
+            optional_retries(py, max_retries)?,
+        );
+        Ok(ForeignTransaction::new(&self.core, plan, None))
+    }
+
+    /// The same for one that ends `work`; see `ending`.
+    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn foreign_ending(
+        &self,
+        py: Python<'_>,
+        work: &Work,
+        kind: &str,
+        callback: bool,
+        cause: Option<&str>,
+        backoff: Option<&crate::backoff::Backoff>,
+        isolation: Option<&str>,
+        max_retries: Option<i64>,
+    ) -> PyResult<ForeignTransaction> {
+        let chosen = optional_isolation(py, isolation)?;
+        let retries = optional_retries(py, max_retries)?;
+        let (plan, end) =
+            self.ending_plan(py, work, kind, callback, cause, backoff, chosen, retries)?;
+        Ok(ForeignTransaction::new(&self.core, plan, Some(end)))
+    }
+
+    /// Which database this leads to: (the cluster's identifier, the database's name).
+    fn database(&self, py: Python<'_>) -> PyResult<(i64, String)> {
+        let database = drive::run(py, foreign::database(self.core.pool()))?;
+        Ok((database.system, database.name))
+    }
+
+    fn database_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let database = async move { foreign::database(core.pool()).await };
+        drive::spawn(py, database, |py, database| {
+            into_object(py, (database.system, database.name))
+        })
     }
 
     /// A transaction that no session fences, for reading.
@@ -459,6 +507,32 @@ impl Connection {
             Ok(())
         };
         drive::spawn(py, close, |py, ()| Ok(py.None()))
+    }
+}
+
+impl Connection {
+    #[allow(clippy::too_many_arguments)]
+    fn ending_plan(
+        &self,
+        py: Python<'_>,
+        work: &Work,
+        kind: &str,
+        callback: bool,
+        cause: Option<&str>,
+        backoff: Option<&crate::backoff::Backoff>,
+        chosen: Option<Isolation>,
+        retries: Option<u32>,
+    ) -> PyResult<(Plan, End)> {
+        let (opening, end) = ending(py, work, kind, cause, backoff)?;
+        let isolation = if callback {
+            chosen
+        } else {
+            Some(Isolation::ReadCommitted)
+        };
+        let mut plan = self.core.plan(work.lease().session(), isolation, retries);
+        plan.opening = opening;
+        plan.settles = true;
+        Ok((plan, end))
     }
 }
 

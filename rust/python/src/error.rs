@@ -134,14 +134,21 @@ pub(crate) fn failure_in_chain(py: Python<'_>, exception: &Bound<'_, PyAny>) -> 
         seen.push(link.as_ptr());
         let failure = if link.is_instance(&broken)? {
             Some(Failure::Disconnected)
-        } else if let Ok(code) = link
-            .getattr(intern!(py, "sqlstate"))
-            .and_then(|code| code.extract::<String>())
-        {
-            only_aborted |= code == sqlstate::IN_FAILED_SQL_TRANSACTION;
-            Some(sqlstate::classify(&code, false))
         } else {
-            None
+            let code = link.getattr(intern!(py, "sqlstate"));
+            match code.and_then(|code| code.extract::<Option<String>>()) {
+                Ok(Some(code)) => {
+                    only_aborted |= code == sqlstate::IN_FAILED_SQL_TRANSACTION;
+                    Some(sqlstate::classify(&code, false))
+                }
+                // One that psycopg found itself: a connection that broke, unless it turns out to be whole. What caused
+                // it may say more.
+                Ok(None) => {
+                    found = found.or(Some(Failure::Disconnected));
+                    None
+                }
+                Err(_) => None,
+            }
         };
         match failure {
             Some(failure @ (Failure::Retryable | Failure::Disconnected)) => {

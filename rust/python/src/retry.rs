@@ -52,7 +52,7 @@ impl RetryMachine {
     /// The first action; called again later, the pending one.
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let action = self.machine.start();
-        self.describe(py, action)
+        describe(py, action, self.machine.attempts())
     }
 
     /// The action after `event`. `elapsed`: seconds since the start; `random`: uniform in [0, 1).
@@ -75,7 +75,7 @@ impl RetryMachine {
             .machine
             .step(event, elapsed, random)
             .map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
-        self.describe(py, action)
+        describe(py, action, self.machine.attempts())
     }
 
     /// How often the callback has been run, the pending run included.
@@ -85,20 +85,21 @@ impl RetryMachine {
     }
 }
 
-impl RetryMachine {
-    fn describe<'py>(&self, py: Python<'py>, action: Action) -> PyResult<Bound<'py, PyTuple>> {
-        match action {
-            Action::Begin { reconnect } => ("begin", reconnect).into_pyobject(py),
-            Action::Run { attempt } => ("run", attempt).into_pyobject(py),
-            Action::Commit => ("commit",).into_pyobject(py),
-            Action::Rollback => ("rollback",).into_pyobject(py),
-            Action::Restart => ("restart",).into_pyobject(py),
-            Action::Sleep(delay) => ("sleep", delay.as_secs_f64()).into_pyobject(py),
-            Action::Settle => ("settle",).into_pyobject(py),
-            Action::Finish(verdict) => {
-                ("finish", verdict_name(verdict), self.machine.attempts()).into_pyobject(py)
-            }
-        }
+/// An action as Python gets it; see `RetryMachine.step`.
+pub(crate) fn describe(
+    py: Python<'_>,
+    action: Action,
+    attempts: u32,
+) -> PyResult<Bound<'_, PyTuple>> {
+    match action {
+        Action::Begin { reconnect } => ("begin", reconnect).into_pyobject(py),
+        Action::Run { attempt } => ("run", attempt).into_pyobject(py),
+        Action::Commit => ("commit",).into_pyobject(py),
+        Action::Rollback => ("rollback",).into_pyobject(py),
+        Action::Restart => ("restart",).into_pyobject(py),
+        Action::Sleep(delay) => ("sleep", delay.as_secs_f64()).into_pyobject(py),
+        Action::Settle => ("settle",).into_pyobject(py),
+        Action::Finish(verdict) => ("finish", verdict_name(verdict), attempts).into_pyobject(py),
     }
 }
 
@@ -107,7 +108,12 @@ impl RetryMachine {
 #[pyfunction]
 #[pyo3(signature = (code, fatal=false))]
 fn classify_sqlstate(code: &str, fatal: bool) -> &'static str {
-    match sqlstate::classify(code, fatal) {
+    failure_name(sqlstate::classify(code, fatal))
+}
+
+/// A failure by its name.
+pub(crate) fn failure_name(failure: Failure) -> &'static str {
+    match failure {
         Failure::Retryable => "retryable",
         Failure::Disconnected => "disconnected",
         Failure::Overloaded => "overloaded",
@@ -116,7 +122,8 @@ fn classify_sqlstate(code: &str, fatal: bool) -> &'static str {
     }
 }
 
-fn failure_of(name: &str) -> PyResult<Failure> {
+/// The failure of that name.
+pub(crate) fn failure_of(name: &str) -> PyResult<Failure> {
     Ok(match name {
         "retryable" => Failure::Retryable,
         "disconnected" => Failure::Disconnected,
@@ -129,7 +136,8 @@ fn failure_of(name: &str) -> PyResult<Failure> {
     })
 }
 
-fn event_of(name: &str, failure: Option<Failure>) -> PyResult<Event> {
+/// The event of that name.
+pub(crate) fn event_of(name: &str, failure: Option<Failure>) -> PyResult<Event> {
     Ok(match (name, failure) {
         ("begun", None) => Event::Begun,
         ("begin_failed", Some(failure)) => Event::BeginFailed(failure),

@@ -209,3 +209,30 @@ pub(crate) fn rows_to_python(py: Python<'_>, rows: &[tokio_postgres::Row]) -> Py
         })
         .collect()
 }
+
+/// Rows of these column names, from tuples of their values.
+#[pyfunction]
+fn rows(fields: Vec<String>, values: Vec<Bound<'_, PyTuple>>) -> PyResult<Vec<Row>> {
+    let columns = Arc::new(Columns::new(fields));
+    values
+        .into_iter()
+        .map(|values| {
+            let (wanted, given) = (columns.names.len(), values.len());
+            if wanted != given {
+                return Err(PyValueError::new_err(format!(
+                    "{wanted} columns but {given} values"
+                )));
+            }
+            Ok(Row {
+                columns: Arc::clone(&columns),
+                values: values.unbind(),
+            })
+        })
+        .collect()
+}
+
+/// Adds the class and the function of this file to `bmdb._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Row>()?;
+    module.add_function(wrap_pyfunction!(rows, module)?)
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import psycopg
 import pytest
 
 import bmdb
@@ -21,3 +23,10 @@ async def session(connection: bmdb.AsyncConnection) -> AsyncIterator[bmdb.AsyncS
     """A session of `connection`, interval 5 s."""
     async with await connection.start_session(interval=5.0) as started:
         yield started
+
+
+@pytest.fixture
+async def pg(database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """The user's connection, as psycopg makes it: not in autocommit mode."""
+    async with await psycopg.AsyncConnection.connect(database) as opened:
+        yield opened

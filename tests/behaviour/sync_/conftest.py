@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 import bmdb
@@ -22,3 +24,10 @@ def session(connection: bmdb.Connection) -> Iterator[bmdb.Session]:
     """A session of `connection`, interval 5 s."""
     with connection.start_session(interval=5.0) as started:
         yield started
+
+
+@pytest.fixture
+def pg(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """The user's connection, as psycopg makes it: not in autocommit mode."""
+    with psycopg.connect(database) as opened:
+        yield opened

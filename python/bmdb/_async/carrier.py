@@ -1,0 +1,207 @@
+"""Transactions on a psycopg connection that somebody else owns."""
+
+from __future__ import annotations
+
+# async only
+import asyncio
+
+# end async only
+import logging
+from collections.abc import Awaitable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from bmdb._core import queries
+from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
+
+_LOGGER = logging.getLogger("bmdb.foreign")
+_QUERIES = dict(queries())
+# async only
+# How long a ROLLBACK may take before its connection is given up, as in the core.
+_STEP_SECONDS = 10.0
+# end async only
+
+_IDENTITIES: WeakKeyDictionary[psycopg.AsyncConnection[Any], Identity] = WeakKeyDictionary()
+
+
+class AsyncStatement(psycopg.AsyncRawCursor[tuple[Any, ...]]):
+    """A statement with $1 parameters, read alike whatever is registered or set on the connection."""
+
+    @property
+    def adapters(self) -> Any:
+        return ADAPTERS
+
+    def _execute_send(self, query: Any, *, force_extended: bool = False, binary: bool | None = None) -> None:
+        # In the simple protocol a text without parameters may hold several statements, a COMMIT among them.
+        super()._execute_send(query, force_extended=True, binary=binary)
+
+
+class AsyncCarrier:
+    """Opens, commits and rolls back through psycopg's own transaction block.
+
+    So `with connection.transaction()` in the callback makes a savepoint, and `connection.commit()` there is refused.
+    What it sets on the connection is as it was found once `release` returns.
+    """
+
+    # Whether begin takes another connection when the last one broke.
+    replaceable = False
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+        self.noted: psycopg.Error | None = None
+        self._block: Any = None
+        self._open = False
+        self._found: FOUND | None = None
+        self._listening = False
+        self._wait: Any = None
+
+    @property
+    def gone(self) -> bool:
+        """True once nothing can be sent on the connection any more."""
+        return self.connection.closed
+
+    @property
+    def status(self) -> TransactionStatus:
+        """What the server said last."""
+        return self.connection.info.transaction_status
+
+    async def begin(self, isolation: str) -> None:
+        """Opens a transaction for reading and writing.
+
+        Raises psycopg.Error, WorkStateError when one is open already, ConfigError for a closed connection.
+        """
+        connection = self.connection
+        check_usable(connection)
+        if self._found is None:
+            self._found = connection.isolation_level, connection.read_only
+        await connection.set_isolation_level(level_of(isolation))
+        await connection.set_read_only(False)
+        self._open = True
+        block = connection.transaction()
+        await block.__aenter__()
+        self._block = block
+
+    async def identity(self) -> Identity:
+        """Which server and database the connection leads to; asked once, in a transaction of its own."""
+        known = _IDENTITIES.get(self.connection)
+        if known is None:
+            check_usable(self.connection)
+            async with self.connection.transaction():
+                (database,) = await self.fetch(_QUERIES["server_database"])
+                (server,) = await self.fetch(_QUERIES["server_identity"])
+            known = _IDENTITIES[self.connection] = identity_of(database, server)
+        return known
+
+    async def run(self, sql: str, params: tuple[object, ...] = ()) -> AsyncStatement:
+        """Runs one statement. Raises psycopg.Error."""
+        cursor = AsyncStatement(self.connection, row_factory=tuple_row)
+        await cursor.execute(sql, adapted(params))
+        return cursor
+
+    async def fetch(self, sql: str, params: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement and returns its rows."""
+        return await (await self.run(sql, params)).fetchall()
+
+    def listen(self) -> None:
+        """From here on notes the errors of every statement on the connection, also those that the callback swallows."""
+        self.noted = None
+        wait, self._wait, self._listening = self.connection.wait, vars(self.connection).get("wait"), True
+
+        async def noting(*args: Any, **keywords: Any) -> Any:
+            try:
+                return await wait(*args, **keywords)
+            except psycopg.Error as error:
+                # What aborted the transaction says more than that it is aborted.
+                if self.noted is None or not isinstance(error, psycopg.errors.InFailedSqlTransaction):
+                    self.noted = error
+                raise
+
+        self.connection.wait = noting  # type: ignore[method-assign]
+
+    def stop_listening(self) -> None:
+        """The callback has ended."""
+        if self._listening:
+            self._listening = False
+            del self.connection.wait
+            if self._wait is not None:
+                self.connection.wait = self._wait  # type: ignore[method-assign]
+
+    async def commit(self) -> bool:
+        """Commits. True when the commit is durable on this server only, as the wait for its standby was cancelled."""
+        block, self._block = self._block, None
+        doubts: list[bool] = []
+
+        def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+            doubts.append(is_doubt(diagnostic))
+
+        self.connection.add_notice_handler(notice)
+        try:
+            if block is not None:
+                await block.__aexit__(None, None, None)
+            self._open = False
+        finally:
+            self.connection.remove_notice_handler(notice)
+        return any(doubts)
+
+    async def roll_back(self) -> None:
+        """Rolls back what begin opened. A connection on which that fails is closed, which rolls back too."""
+        if not self._open:
+            return
+        block, self._block = self._block, None
+        try:
+            if block is not None and self.status is not TransactionStatus.ACTIVE:
+                # async only
+                await _to_the_end(block.__aexit__(psycopg.Rollback, psycopg.Rollback(), None))
+                # end async only
+                # sync only
+                # block.__exit__(psycopg.Rollback, psycopg.Rollback(), None)
+                # end sync only
+        except psycopg.Error as error:
+            _LOGGER.warning("could not roll back on %r: %s", self.connection, error)
+        finally:
+            await self.close_unless_idle()
+
+    async def close_unless_idle(self) -> None:
+        """Closes a connection that is left in the middle of what begin opened."""
+        opened, self._open = self._open, False
+        if opened and not self.gone and self.status is not TransactionStatus.IDLE:
+            _LOGGER.warning("closed %r, which was left in the middle of a transaction", self.connection)
+            await self.connection.close()
+
+    async def release(self) -> None:
+        """Hands the connection back as it was found."""
+        self.stop_listening()
+        self.noted = None
+        found, self._found = self._found, None
+        if found is not None and not self.gone and self.status is TransactionStatus.IDLE:
+            await self.connection.set_isolation_level(found[0])
+            await self.connection.set_read_only(found[1])
+
+
+# async only
+async def _to_the_end(awaitable: Awaitable[Any]) -> None:
+    """Waits for it even if cancelled meanwhile, for ten seconds at most; what was cancelled is raised afterwards."""
+    task = asyncio.ensure_future(awaitable)
+    deadline = asyncio.get_running_loop().time() + _STEP_SECONDS
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.wait({task}, timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    if not task.cancelled():
+        task.result()
+
+
+# end async only

@@ -1,0 +1,365 @@
+"""The driver of a transaction on another library's connection: what the core decides, done through psycopg."""
+
+from __future__ import annotations
+
+# async only
+import asyncio
+
+# end async only
+# sync only
+# import threading
+# import time
+# end sync only
+import contextlib
+from typing import Any, Literal
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from bmdb import _core
+from bmdb._async.carrier import AsyncCarrier, AsyncStatement
+from bmdb._async.queries import AsyncQueries
+from bmdb.errors import ConnectionFailedError, RetriesExhaustedError, TransactionRestartError, WorkStateError
+from bmdb.foreign import aborted, check_kind, check_same, exhausted, failure_of, outcome, told, translated
+
+_QUERIES = dict(_core.queries())
+_SAVEPOINT, _RELEASE, _RESTART = _core.restart_savepoint()
+
+
+class AsyncPsycopgQueries(AsyncQueries):
+    """The queries of a transaction on a psycopg connection of yours.
+
+    Parameters of `execute` and `fetch` go through psycopg's adaptation (a dict is JSON); rows come as from any other
+    connection. DatabaseError has psycopg's error as its `__cause__`.
+    """
+
+    __slots__ = ()
+    _core: AsyncForeignTransaction
+
+    @property
+    def connection(self) -> psycopg.AsyncConnection[Any]:
+        """The psycopg connection, for what you do yourself in the same transaction.
+
+        Its errors surface unchanged. `connection.transaction()` makes a savepoint; to commit or roll back is not the
+        callback's to do.
+        """
+        return self._core.carrier.connection
+
+
+class AsyncForeignTransaction:
+    """One transaction over all its attempts, for `run` as `_core.Transaction` is.
+
+    While a statement waits for its answer a loss of the session does not interrupt it, as it does on a connection of
+    bmdb's own; COMMIT is refused all the same, before it is sent, and the fence's lock keeps everybody else out until
+    the transaction is over.
+    """
+
+    def __init__(
+        self,
+        core: _core.ForeignTransaction,
+        carrier: AsyncCarrier,
+        owner: _core.Connection | None = None,
+        *,
+        savepoint: bool = False,
+    ) -> None:
+        self.carrier = carrier
+        self._core = core
+        self._owner = owner
+        self._savepoint = savepoint
+        self._error: BaseException | None = None
+        self._busy = False
+        self._thread = 0
+
+    def queries(self, _: object = None) -> AsyncPsycopgQueries:
+        """What the callback is given."""
+        return AsyncPsycopgQueries(self)
+
+    async def begin_async(self) -> None:
+        """Opens the transaction, or opens it again, so that the callback may run."""
+        try:
+            action = self._core.action
+            while action[0] != "run":
+                if action[0] == "sleep":
+                    # async only
+                    await asyncio.sleep(action[1])
+                    # end async only
+                    # sync only
+                    # time.sleep(action[1])
+                    # end sync only
+                    action = self._core.step("slept")
+                elif action[0] == "begin":
+                    action = await self._open()
+                elif action[0] == "finish":
+                    raise self._verdict(action[1], action[2])
+                else:
+                    raise WorkStateError("this transaction has ended")
+        except BaseException as error:
+            await self._over(error)
+            raise
+        self._error = None
+        # sync only
+        # self._thread = threading.get_ident()
+        # end sync only
+        self.carrier.listen()
+
+    async def _open(self) -> Any:
+        self._core.begin()
+        carrier = self.carrier
+        rows: list[tuple[Any, ...]] = []
+        identity = None
+        opening = self._core.opening()
+        try:
+            if self._owner is not None:
+                identity = await carrier.identity()
+                check_same(await self._owner.database_async(), identity.database)
+            await carrier.begin(self._core.isolation)
+            if self._savepoint:
+                await carrier.run(_SAVEPOINT)
+            if opening is not None:
+                rows = await carrier.fetch(*opening)
+        except psycopg.Error as error:
+            gone = carrier.gone
+            failure = failure_of(error, gone)
+            self._error = self._caused(error, own=True)
+            await carrier.roll_back()
+            if gone and not carrier.replaceable:
+                raise self._error from error
+            return self._core.step("begin_failed", failure)
+        except ConnectionFailedError as error:
+            await carrier.roll_back()
+            if not carrier.replaceable:
+                raise
+            self._error = error
+            return self._core.step("begin_failed", "disconnected")
+        except BaseException:
+            await carrier.roll_back()
+            raise
+        if opening is not None:
+            if not rows:
+                await carrier.roll_back()
+                self._core.missing()
+            xid = rows[0][0]
+            self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
+        return self._core.step("begun")
+
+    async def conclude_async(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:
+        """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
+        if not self._core.running:
+            raise WorkStateError("this transaction has ended")
+        self.carrier.stop_listening()
+        try:
+            conclusion = await self._conclude(exception)
+        except BaseException as error:
+            await self._over(error)
+            raise
+        if conclusion != "again":
+            await self.carrier.release()
+            self._core.over("committed" if conclusion == "committed" else "failed")
+        return conclusion
+
+    async def _conclude(self, raised: BaseException | None) -> Literal["committed", "again", "raise"]:
+        event: tuple[str, str | None] = await self._returned() if raised is None else await self._raised(raised)
+        while True:
+            action = self._core.step(*event)
+            if action[0] == "commit":
+                event = await self._commit()
+            elif action[0] == "rollback":
+                await self.carrier.roll_back()
+                event = "rolled_back", None
+            elif action[0] == "restart":
+                event = await self._restart()
+            elif action[0] == "settle":
+                committed = await self._core.settle_async()
+                event = {True: "settled_committed", False: "settled_aborted", None: "unsettled"}[committed], None
+            elif action[0] == "finish":
+                if action[1] == "committed":
+                    return "committed"
+                await self.carrier.roll_back()
+                if action[1] == "raise":
+                    return "raise"
+                raise self._verdict(action[1], action[2])
+            else:
+                # The rest is begin's.
+                return "again"
+
+    async def _returned(self) -> tuple[str, str | None]:
+        """What the callback's return means. Raises when the connection cannot go on."""
+        carrier, noted = self.carrier, self.carrier.noted
+        if carrier.gone:
+            self._error = (
+                ConnectionFailedError("the psycopg connection was closed before COMMIT, so nothing is committed")
+                if noted is None
+                else self._caused(noted)
+            )
+            if not carrier.replaceable:
+                raise self._error
+            return "returned_after", "disconnected"
+        status = carrier.status
+        if status is TransactionStatus.ACTIVE:
+            await carrier.roll_back()
+            raise WorkStateError(
+                "the callback returned while a statement on its connection was still running (a stream or a COPY that"
+                " was not read to its end?): nothing is committed, and the connection is closed"
+            )
+        if status is TransactionStatus.INERROR:
+            self._error = aborted() if noted is None else self._caused(noted)
+            return "returned_after", "permanent" if noted is None else failure_of(noted, False)
+        return "returned", None
+
+    async def _raised(self, raised: BaseException) -> tuple[str, str | None]:
+        """What the callback's exception means: the failure of the database error in its chain, if there is one."""
+        carrier, noted = self.carrier, self.carrier.noted
+        gone = carrier.gone
+        failure, only_aborted = self._core.failure_of(raised)
+        if failure is not None and noted is not None:
+            first = failure_of(noted, gone)
+            # What the connection met says more than what the exception says of it.
+            if first == "retryable" or only_aborted:
+                failure = first  # type: ignore[assignment]
+        if gone:
+            # A connection that broke ends an attempt, whatever the callback made of it.
+            failure = "disconnected" if failure in ("retryable", "disconnected") and carrier.replaceable else None
+        elif failure == "disconnected":
+            # It was another connection that broke: an exception like any other.
+            failure = None
+        if failure is not None:
+            self._error = raised
+        return "raised", failure
+
+    async def _commit(self) -> tuple[str, str | None]:
+        carrier = self.carrier
+        # Trust that has ended forbids even to try. The row lock would refuse too, but only once asked.
+        try:
+            self._core.check()
+        except BaseException:
+            await carrier.roll_back()
+            raise
+        if carrier.status is not TransactionStatus.INTRANS:
+            return self._doubtful("the callback ended the transaction itself")
+        try:
+            if self._savepoint:
+                await carrier.run(_RELEASE)
+                with contextlib.suppress(psycopg.Error):  # the release was the commit; what follows changes nothing
+                    await carrier.commit()
+                await carrier.close_unless_idle()
+            elif await carrier.commit():
+                return self._doubtful("the wait for a synchronous standby was cancelled: it is durable here only")
+        except psycopg.Error as error:
+            return await self._commit_failed(error)
+        except BaseException as interrupt:
+            if not isinstance(interrupt, Exception):
+                committed = await self._core.glance_async()
+                interrupt.committed = committed  # type: ignore[attr-defined]
+                interrupt.add_note(told(committed))
+            await carrier.close_unless_idle()
+            raise
+        return "committed", None
+
+    async def _commit_failed(self, error: psycopg.Error) -> tuple[str, str | None]:
+        carrier = self.carrier
+        gone = carrier.gone
+        if error.sqlstate is None and not gone:
+            # Refused by psycopg before it was sent: the callback has left one of its own blocks open.
+            await carrier.close_unless_idle()
+            raise error
+        failure = failure_of(error, gone)
+        if failure in ("disconnected", "ambiguous") or (self._savepoint and failure != "retryable"):
+            self._doubtful(str(error), cause=error)
+        else:
+            self._error = self._caused(error)
+        return "commit_failed", failure
+
+    def _doubtful(self, why: str, cause: BaseException | None = None) -> tuple[str, str | None]:
+        self._error = self._core.ambiguous(why)
+        self._error.__cause__ = cause
+        return "commit_failed", "ambiguous"
+
+    async def _restart(self) -> tuple[str, str | None]:
+        try:
+            await self.carrier.run(_RESTART)
+        except psycopg.Error as error:
+            restart = TransactionRestartError(
+                f"could not restart the transaction: {error} (restarting because of: {self._error})"
+            )
+            restart.__cause__ = self._error
+            self._error = restart
+            return "restart_failed", None
+        return "restarted", None
+
+    def _verdict(self, verdict: str, attempts: int) -> BaseException:
+        """The exception that a verdict comes to."""
+        error = self._error
+        if verdict == "exhausted":
+            gave_up = RetriesExhaustedError(exhausted(attempts, error), attempts)
+            gave_up.__cause__ = error
+            return gave_up
+        return error if error is not None else ConnectionFailedError("the transaction failed")
+
+    async def _over(self, error: BaseException) -> None:
+        ended, lost = outcome(error)
+        try:
+            await self.carrier.roll_back()
+            await self.carrier.release()
+        finally:
+            self._core.over(ended, lost=lost)
+
+    def _caused(self, error: psycopg.Error, *, own: bool = False) -> Exception:
+        translation = translated(error, self.carrier.gone, own=own)
+        translation.__cause__ = error
+        return translation
+
+    async def call_async(self, name: str, params: tuple[object, ...]) -> list[_core.Row]:
+        """One of bmdb's own statements; returns its rows."""
+        return await self._rows(await self._statement(_QUERIES[name], params, own=True))
+
+    async def call_count_async(self, name: str, params: tuple[object, ...]) -> int:
+        """One of bmdb's own statements; returns how many rows it affected."""
+        return max(0, (await self._statement(_QUERIES[name], params, own=True)).rowcount)
+
+    async def fetch_async(self, sql: str, params: tuple[object, ...]) -> list[_core.Row]:
+        """A statement of the callback's; returns its rows."""
+        self._core.check_statement(sql)
+        return await self._rows(await self._statement(sql, params))
+
+    async def execute_async(self, sql: str, params: tuple[object, ...]) -> int:
+        """A statement of the callback's; returns how many rows it affected."""
+        self._core.check_statement(sql)
+        return max(0, (await self._statement(sql, params)).rowcount)
+
+    async def _rows(self, cursor: AsyncStatement) -> list[_core.Row]:
+        if cursor.description is None:
+            return []
+        names = [column.name for column in cursor.description]
+        try:
+            return _core.rows(names, await cursor.fetchall())
+        except psycopg.DataError as error:
+            raise self._caused(error) from error
+
+    async def _statement(self, sql: str, params: tuple[object, ...], *, own: bool = False) -> AsyncStatement:
+        self._core.check()
+        if not self._core.running:
+            raise WorkStateError("this transaction has ended: use q only inside its callback")
+        # sync only
+        # if self._thread != threading.get_ident():
+        #     raise WorkStateError("q belongs to the thread that its callback runs on")
+        # end sync only
+        if self._busy:
+            raise WorkStateError("this transaction is in use elsewhere: run its statements one after the other")
+        self._busy = True
+        try:
+            return await self.carrier.run(sql, params)
+        except psycopg.Error as error:
+            raise self._caused(error, own=own) from error
+        finally:
+            self._busy = False
+
+
+def foreign(core: _core.ForeignTransaction, owner: _core.Connection, connection: Any) -> AsyncForeignTransaction:
+    """The driver for a connection that the user brought. Raises TypeError for what is none."""
+    # async only
+    check_kind(connection, asynchronous=True)
+    # end async only
+    # sync only
+    # check_kind(connection, asynchronous=False)
+    # end sync only
+    return AsyncForeignTransaction(core, AsyncCarrier(connection), owner)
