@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable
@@ -11,6 +12,22 @@ from bmdb import _core
 _LOGGER = logging.getLogger("bmdb")
 
 
+class Watch:
+    """Somebody who wants to look at a lease whenever something is told of it. Ended by `stop`."""
+
+    __slots__ = ("_listener", "call", "serial", "session")
+
+    def __init__(self, listener: Listener, session: str, serial: int, call: Callable[[], object]) -> None:
+        self._listener = listener
+        self.session = session
+        self.serial = serial
+        self.call = call
+
+    def stop(self) -> None:
+        """Is called no more, but for a call that is on its way."""
+        self._listener._unwatch(self)
+
+
 class Listener:
     """One daemon thread for each connection. The core never waits for it."""
 
@@ -18,6 +35,7 @@ class Listener:
         self._core = core
         self._lock = threading.Lock()
         self._callbacks: dict[str, list[Callable[[], object]]] = {}
+        self._watches: dict[str, list[Watch]] = {}
         self._thread = threading.Thread(target=self._listen, name="bmdb-events", daemon=True)
         self._thread.start()
 
@@ -27,7 +45,27 @@ class Listener:
             self._callbacks.setdefault(session, []).append(callback)
         # The event may have come and gone before the callback was there.
         if lost():
-            threading.Thread(target=self._tell, args=(session,), name="bmdb-lost", daemon=True).start()
+            # In a context of its own, so that a transaction that is running here is none there.
+            run = contextvars.Context().run
+            threading.Thread(target=run, args=(self._tell, session), name="bmdb-lost", daemon=True).start()
+
+    def watch(self, session: str, serial: int, callback: Callable[[], object]) -> Watch:
+        """Calls `callback` on this thread whenever something is told of the session, or of the lease of this serial.
+
+        That it is called says no more than that it is time to look. It must return at once, and not raise.
+        """
+        watch = Watch(self, session, serial, callback)
+        with self._lock:
+            self._watches.setdefault(session, []).append(watch)
+        return watch
+
+    def _unwatch(self, watch: Watch) -> None:
+        with self._lock:
+            watches = self._watches.get(watch.session, [])
+            if watch in watches:
+                watches.remove(watch)
+            if not watches:
+                self._watches.pop(watch.session, None)
 
     def forget(self, session: str) -> None:
         """Calls nothing any more for this session."""
@@ -41,7 +79,10 @@ class Listener:
 
     def _listen(self) -> None:
         while (events := self._core.drain_events(60.0)) is not None:
-            for level, source, session, lost, message in events:
+            # First what stops the work; log handlers and callbacks may take their time.
+            for _, _, session, _, _, lease in events:
+                self._wake(session, lease)
+            for level, source, session, lost, message, _ in events:
                 try:
                     extra = {"bmdb_session": session}
                     logging.getLogger(f"bmdb.{source}").log(level, "%s", message, extra=extra)
@@ -49,6 +90,15 @@ class Listener:
                     pass
                 if lost and session is not None:
                     self._tell(session)
+
+    def _wake(self, session: str | None, lease: int | None) -> None:
+        if session is None:
+            return
+        with self._lock:
+            watches = list(self._watches.get(session, ()))
+        for watch in watches:
+            if lease is None or lease == watch.serial:
+                watch.call()
 
     def _tell(self, session: str) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "rust" / "core"
 
-PURE = ("backoff", "lease", "pace", "retry", "sqlstate", "value")
+PURE = ("backoff", "hold", "lease", "pace", "retry", "sqlstate", "value")
 # What the pure modules may name of the crate: each other, and the error that everything answers with.
 KNOWN_TO_PURE = {*PURE, "error"}
 IMPURE = re.compile(
@@ -26,7 +26,14 @@ IMPURE = re.compile(
 )
 # From the bottom up; a module may name those of its own rank and below. What is not listed is at the bottom.
 # A session is below transactions, as what they are fenced by; what it takes to start and end one is in connection.
-RANKS = [{"session"}, {"settle", "transaction"}, {"collect", "work"}, {"foreign"}, {"heartbeat"}, {"connection"}]
+RANKS = [
+    {"session"},
+    {"settle", "transaction"},
+    {"collect", "work"},
+    {"foreign", "overdue"},
+    {"heartbeat"},
+    {"connection"},
+]
 
 
 def code_of(text: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
@@ -19,7 +20,13 @@ from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
 from bmdb.callbacks import Nesting, check_callback, offered
+from bmdb.durations import positive_seconds
 from bmdb.errors import Error, NothingToDo, WorkConflictError
+
+# async only
+from bmdb.guard import Leasing
+
+# end async only
 from bmdb.identity import Unique
 from bmdb.process import Process, name_of
 
@@ -40,11 +47,19 @@ class AsyncSession(Unique):
     be started. A context manager: leaving it closes it. May be shared by threads or tasks.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_core")
+    # async only
+    __slots__ = ("__weakref__", "_closer", "_connection", "_core")
+    # end async only
+    # sync only
+    # __slots__ = ("__weakref__", "_connection", "_core")
+    # end sync only
 
     def __init__(self, connection: AsyncConnection, core: _core.Session) -> None:
         self._connection = connection
         self._core = core
+        # async only
+        self._closer: asyncio.Task[Any] | None = None
+        # end async only
 
     @property
     def uuid(self) -> UUID:
@@ -157,14 +172,20 @@ class AsyncSession(Unique):
         tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection)
         return await run(core, tx, fn, tx.queries)
 
-    async def work(
+    def work(
         self,
         process: str | Process,
         retrieve: Callable[[AsyncQueries], Awaitable[Any]],
         *,
+        max_hold: float | timedelta | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
-    ) -> AsyncWork:
+        # async only
+    ) -> Leasing[AsyncWork]:
+        # end async only
+        # sync only
+        # ) -> Work:
+        # end sync only
         """Leases a machine that needs `process`: a `Process`, or just its name.
 
         `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
@@ -173,6 +194,13 @@ class AsyncSession(Unique):
         machine that somebody leased or finished meanwhile is never leased by mistake.
 
         When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` runs again.
+
+        `max_hold` is how long the work may be held, in seconds or as a timedelta; by default what the `Process` says,
+        else as long as the session lives. `work.touch()` starts that time anew. Past it the lease is lost, and the core
+        itself fails the work, with `work.backoff`, even if Python is stuck.
+
+        `async with session.work(…) as work:` gives the machine back when the block is left with the work undone. Under
+        asyncio it also cancels the task inside when the lease is lost, and raises what `work.check()` would.
 
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
         returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
@@ -184,13 +212,35 @@ class AsyncSession(Unique):
         # sync only
         # check_callback(retrieve, asynchronous=False)
         # end sync only
+        hold = positive_seconds("max_hold", max_hold)
+        # async only
+        return Leasing(self._lease(process, retrieve, hold, isolation, max_retries))
+        # end async only
+        # sync only
+        # return self._lease(process, retrieve, hold, isolation, max_retries)
+        # end sync only
+
+    async def _lease(
+        self,
+        process: str | Process,
+        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        max_hold: float | None,
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> AsyncWork:
         name = name_of(process)
         try:
-            return await self._claim(name, retrieve, isolation, max_retries)
+            claimed = await self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not await self._collect_if_due():
                 raise
-        return await self._claim(name, retrieve, isolation, max_retries)
+            claimed = await self._claim(name, retrieve, isolation, max_retries)
+        if isinstance(process, Process):
+            claimed.backoff = process.backoff
+            max_hold = max_hold if max_hold is not None else process.max_hold
+        if max_hold is not None:
+            self._connection._core.hold(claimed, max_hold)
+        return AsyncWork(self, claimed)
 
     async def _claim(
         self,
@@ -198,7 +248,7 @@ class AsyncSession(Unique):
         retrieve: Callable[[AsyncQueries], Awaitable[Any]],
         isolation: str | None,
         max_retries: int | None,
-    ) -> AsyncWork:
+    ) -> _core.Work:
         core = self._connection._core
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
@@ -219,7 +269,7 @@ class AsyncSession(Unique):
             return leased
 
         try:
-            return AsyncWork(self, await run(core, tx, lease))
+            return await run(core, tx, lease)
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
             if claimed is not None and getattr(error, "committed", None):
@@ -240,8 +290,17 @@ class AsyncSession(Unique):
         """
         with Nesting(self._connection._core):
             self._connection._listener.forget(str(self.uuid))
+            # async only
+            self._closer = asyncio.current_task()
+            # end async only
             await self._connection._core.end_session_async(self._core)
 
+    # async only
+    def _closed_by(self, task: asyncio.Task[Any]) -> bool:
+        """Whether this session was closed, and by that task, which then knows that its leases are gone."""
+        return self._closer is task and not self._core.lost
+
+    # end async only
     async def __aenter__(self) -> Self:
         return self
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
@@ -16,6 +17,7 @@ from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
 from bmdb.callbacks import Nesting, check_callback, offered
+from bmdb.durations import positive_seconds
 from bmdb.errors import Error, NothingToDo, WorkConflictError
 from bmdb.identity import Unique
 from bmdb.process import Process, name_of
@@ -145,6 +147,7 @@ class Session(Unique):
         process: str | Process,
         retrieve: Callable[[Queries], Any],
         *,
+        max_hold: float | timedelta | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> Work:
@@ -157,18 +160,42 @@ class Session(Unique):
 
         When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` runs again.
 
+        `max_hold` is how long the work may be held, in seconds or as a timedelta; by default what the `Process` says,
+        else as long as the session lives. `work.touch()` starts that time anew. Past it the lease is lost, and the core
+        itself fails the work, with `work.backoff`, even if Python is stuck.
+
+        `with session.work(…) as work:` gives the machine back when the block is left with the work undone. Under
+        asyncio it also cancels the task inside when the lease is lost, and raises what `work.check()` would.
+
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
         returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
         ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
         """
         check_callback(retrieve, asynchronous=False)
+        hold = positive_seconds("max_hold", max_hold)
+        return self._lease(process, retrieve, hold, isolation, max_retries)
+
+    def _lease(
+        self,
+        process: str | Process,
+        retrieve: Callable[[Queries], Any],
+        max_hold: float | None,
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> Work:
         name = name_of(process)
         try:
-            return self._claim(name, retrieve, isolation, max_retries)
+            claimed = self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not self._collect_if_due():
                 raise
-        return self._claim(name, retrieve, isolation, max_retries)
+            claimed = self._claim(name, retrieve, isolation, max_retries)
+        if isinstance(process, Process):
+            claimed.backoff = process.backoff
+            max_hold = max_hold if max_hold is not None else process.max_hold
+        if max_hold is not None:
+            self._connection._core.hold(claimed, max_hold)
+        return Work(self, claimed)
 
     def _claim(
         self,
@@ -176,7 +203,7 @@ class Session(Unique):
         retrieve: Callable[[Queries], Any],
         isolation: str | None,
         max_retries: int | None,
-    ) -> Work:
+    ) -> _core.Work:
         core = self._connection._core
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
@@ -193,7 +220,7 @@ class Session(Unique):
             return leased
 
         try:
-            return Work(self, run(core, tx, lease))
+            return run(core, tx, lease)
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
             if claimed is not None and getattr(error, "committed", None):

@@ -35,7 +35,9 @@ def nothing(_: Queries) -> None:
 class Work(Unique):
     """A machine leased for a process, from `work()` until finish, fail or cancel.
 
-    A context manager: leaving it with the work undone cancels it. Use it from one thread or task at a time.
+    A context manager: leaving it with the work undone cancels it. Under asyncio the task inside the block is cancelled
+    at its next await once the lease is lost, and the block raises what `check()` would. Use it from one thread or task
+    at a time; `check()`, `touch()` and the properties may be used from any.
     """
 
     __slots__ = ("_core", "_session")
@@ -82,6 +84,35 @@ class Work(Unique):
         """True once the lease is known to be gone without this object having ended it."""
         return self._core.lost
 
+    def check(self) -> None:
+        """Raises if the work must stop; costs a microsecond, so it may be called in a tight loop.
+
+        Raises SessionExpiredError when the session is lost or closed, LeaseLostError when only this lease is, as after
+        `max_hold`. Work that has ended by finish, fail or cancel is not lost.
+        """
+        self._core.check()
+
+    def touch(self) -> None:
+        """Tells that the work makes progress: the time of `max_hold` starts anew. Without a `max_hold` it only checks.
+
+        Raises as `check` does, and WorkStateError when the work has ended.
+        """
+        self._core.touch()
+
+    @property
+    def backoff(self) -> Backoff | None:
+        """The backoff of failures that name none: those of `fail(cause)` and of `max_hold`. May be replaced.
+
+        Starts as the `Process`'s; None if the work was leased for a mere name.
+        """
+        return self._core.backoff
+
+    @backoff.setter
+    def backoff(self, backoff: Backoff | None) -> None:
+        if backoff is not None and not isinstance(backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
+        self._core.backoff = backoff
+
     def finish(
         self,
         commit: Callable[[Queries], Any] | None = None,
@@ -115,15 +146,16 @@ class Work(Unique):
         """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
-        period grows from the last one as `backoff` says; without one it stays as it was, one second at least, and a
-        warning is logged. `commit` and `connection` are as in `finish`; raises as `finish` does.
+        period grows from the last one as `backoff` says, by default `work.backoff`; without either it stays as it was,
+        one second at least, and a warning is logged. `commit` and `connection` are as in `finish`; raises as `finish`
+        does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
         self._end("fail", commit, connection=connection, cause=cause, backoff=backoff)
-        if backoff is None:
+        if backoff is None and self.backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
                 self.process,

@@ -25,6 +25,7 @@ use crate::session::{SessionState, whole_interval};
 use crate::settle;
 use crate::transaction::{Conclusion, Opening, Plan, Transaction, uuid};
 use crate::value::Param;
+use crate::work::WorkLease;
 
 /// Collections asked for by callers who found nothing are done at most this often.
 const COLLECT_PAUSE: Duration = Duration::from_secs(1);
@@ -261,6 +262,17 @@ impl Connection {
                 Conclusion::Committed => return Ok(()),
             }
         }
+    }
+
+    /// From now on the work may be held for so long without a touch, or for as long as its session lives. Refused when
+    /// it is lost already.
+    pub fn hold(&self, lease: &Arc<WorkLease>, limit: Option<Duration>) -> Result<()> {
+        lease.hold(limit)?;
+        // Without a heartbeat its session is lost, and the lease with it.
+        if let (Some(_), Some(heartbeat)) = (limit, lock(&self.heartbeat).as_ref()) {
+            heartbeat.hold(lease.clone());
+        }
+        Ok(())
     }
 
     /// The plan of a transaction with a callback, fenced by `session`.

@@ -29,14 +29,22 @@ pub enum Level {
 pub struct Event {
     /// How serious it is.
     pub level: Level,
-    /// The part of the core it comes from: `heartbeat`, `session`, `collect`.
+    /// The part of the core it comes from: `heartbeat`, `session`, `work`, `collect`.
     pub source: &'static str,
     /// The session concerned.
     pub session: Option<Uuid>,
     /// True when it says that `session` is lost, so that callbacks are run.
     pub lost: bool,
+    /// The serial of the lease that is lost, when it says that this one alone is.
+    pub lease: Option<u64>,
     /// For people; never contains a password.
     pub message: String,
+}
+
+impl Event {
+    fn tells_of_loss(&self) -> bool {
+        self.lost || self.lease.is_some()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,11 +62,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// Adds an event, at the cost of the oldest if need be. An event that says that a session is lost is never dropped.
+    /// Adds an event, at the cost of the oldest if need be. One that tells of a loss is never dropped.
     pub fn push(&self, event: Event) {
         let mut state = self.lock();
         if state.queue.len() >= CAPACITY
-            && let Some(oldest) = state.queue.iter().position(|event| !event.lost)
+            && let Some(oldest) = state.queue.iter().position(|event| !event.tells_of_loss())
         {
             state.queue.remove(oldest);
             state.dropped += 1;
@@ -75,6 +83,7 @@ impl Events {
             source,
             session: None,
             lost: false,
+            lease: None,
             message: message.into(),
         });
     }
@@ -100,6 +109,7 @@ impl Events {
                 source: "events",
                 session: None,
                 lost: false,
+                lease: None,
                 message: format!("{} events were dropped, as nobody listened", state.dropped),
             });
             state.dropped = 0;
@@ -131,6 +141,7 @@ mod tests {
             source: "session",
             session: Some(id),
             lost: true,
+            lease: None,
             message: "lost".into(),
         });
         for n in 0..CAPACITY + 5 {

@@ -25,11 +25,13 @@ use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, beat_period, retry_pause};
 use crate::lookout::Lookout;
 use crate::metrics::Metrics;
+use crate::overdue::{self, Holds};
 use crate::pool::{Conn, Pool};
 use crate::queries;
 use crate::session::SessionState;
 use crate::transaction::uuid;
 use crate::value::Param;
+use crate::work::WorkLease;
 
 /// What a beat's connection is set to.
 const BEAT_SETTINGS: &str =
@@ -37,6 +39,7 @@ const BEAT_SETTINGS: &str =
 
 struct Shared {
     sessions: Mutex<HashMap<Uuid, Arc<SessionState>>>,
+    holds: Arc<Holds>,
     changed: Notify,
     stop: AtomicBool,
 }
@@ -74,6 +77,7 @@ impl Heartbeat {
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             sessions: Mutex::new(HashMap::new()),
+            holds: Arc::new(Holds::default()),
             changed: Notify::new(),
             stop: AtomicBool::new(false),
         });
@@ -145,6 +149,11 @@ impl Heartbeat {
         self.shared.changed.notify_one();
     }
 
+    /// Takes this lease from its holder when it is overdue, and fails it.
+    pub fn hold(&self, lease: Arc<WorkLease>) {
+        self.shared.holds.add(lease);
+    }
+
     /// The sessions being renewed.
     #[must_use]
     pub fn sessions(&self) -> Vec<Arc<SessionState>> {
@@ -195,6 +204,7 @@ struct Beater {
 impl Beater {
     async fn run(&mut self) {
         let shared = self.shared.clone();
+        tokio::spawn(overdue::watch(shared.holds.clone(), self.config.clone()));
         while !shared.stop.load(Ordering::Acquire) {
             let sessions = self.living();
             let now = Instant::now();
@@ -400,6 +410,7 @@ impl Beater {
                     source: "heartbeat",
                     session: Some(session.id()),
                     lost: false,
+                    lease: None,
                     message: format!(
                         "{blocker} holds a lock on the row of session {}; it is lost in {:.1} s unless that ends",
                         session.id(),

@@ -4,7 +4,8 @@
 //! process. `trusted_until` is the moment past which a session no longer believes in itself: it lies before the
 //! database's own deadline, so a holder knows that it is lost before anybody else gets its machine.
 //!
-//! Pure modules (no I/O, no clock): [`backoff`], [`retry`], [`lease`], [`lookout`], [`pace`], [`sqlstate`], [`value`].
+//! Pure modules (no I/O, no clock): [`backoff`], [`hold`], [`retry`], [`lease`], [`lookout`], [`pace`], [`sqlstate`],
+//! [`value`].
 pub mod backoff;
 pub mod clock;
 pub mod collect;
@@ -18,10 +19,12 @@ pub mod events;
 pub mod foreign;
 pub mod gate;
 pub mod heartbeat;
+pub mod hold;
 pub mod lease;
 pub mod lookout;
 pub mod metrics;
 pub mod migrate;
+pub mod overdue;
 pub mod pace;
 pub mod pool;
 pub mod queries;

@@ -78,6 +78,11 @@ impl SessionState {
         &self.clock
     }
 
+    /// Where it tells what happens to it.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// As effective: whole seconds.
     #[must_use]
     pub fn interval(&self) -> Duration {
@@ -187,6 +192,7 @@ impl SessionState {
             source: "session",
             session: Some(self.id),
             lost: *loss != Loss::Closed,
+            lease: None,
             message: format!("session {} is gone: {loss}", self.id),
         });
         self.lost.notify_waiters();

@@ -1,11 +1,17 @@
 //! Work: a lease on a machine for a process, from claim to end.
 
+mod holding;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::backoff::{Backoff, Previous, no_backoff};
 use crate::error::{DatabaseError, Error, Result};
+use crate::hold::Hold;
+use crate::lease::Moment;
 use crate::metrics::WorkResult;
 use crate::queries;
 use crate::session::SessionState;
@@ -135,12 +141,37 @@ pub fn checked_cause(cause: &str) -> Result<String> {
     Ok(format!("{}{CUT_MARK}", &cause[..kept]))
 }
 
+/// Numbers the leases of this OS process.
+static LEASES: AtomicU64 = AtomicU64::new(1);
+
 /// A lease that was claimed.
 pub struct WorkLease {
+    serial: u64,
     session: Arc<SessionState>,
     claimed: Claimed,
     previous_seconds: Option<i64>,
-    state: Mutex<WorkState>,
+    standing: Mutex<Standing>,
+    /// Told when an end that was on its way has come to its outcome.
+    settled: Notify,
+}
+
+/// What changes while work goes on.
+struct Standing {
+    state: WorkState,
+    /// Why it is lost, where that is known here.
+    reason: Option<String>,
+    hold: Option<Hold>,
+    backoff: Option<Backoff>,
+}
+
+impl Standing {
+    /// The hold that work in hand has outlasted. An end that is on its way is left to the database.
+    fn outlasted(&self, now: Moment) -> Option<&Hold> {
+        let active = self.state == WorkState::Active;
+        self.hold
+            .as_ref()
+            .filter(|hold| active && hold.overdue(now))
+    }
 }
 
 /// What a claim came to.
@@ -183,10 +214,17 @@ pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Re
     };
     tx.note_claim(Some(claimed.clone()));
     Ok(Claim::Leased(Arc::new(WorkLease {
+        serial: LEASES.fetch_add(1, Ordering::Relaxed),
         session,
         claimed,
         previous_seconds: row.get("last_interval_seconds"),
-        state: Mutex::new(WorkState::Active),
+        standing: Mutex::new(Standing {
+            state: WorkState::Active,
+            reason: None,
+            hold: None,
+            backoff: None,
+        }),
+        settled: Notify::new(),
     })))
 }
 
@@ -206,6 +244,12 @@ fn unknown_machine(machine: Uuid) -> Error {
 }
 
 impl WorkLease {
+    /// Its number among the leases of this OS process.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The machine leased.
     #[must_use]
     pub fn machine(&self) -> Uuid {
@@ -236,14 +280,18 @@ impl WorkLease {
         self.previous_seconds
     }
 
-    /// Where it stands. A lease whose session is lost is lost.
+    /// Where it stands. A lease whose session is lost, or that is held for too long, is lost.
     #[must_use]
     pub fn state(&self) -> WorkState {
-        let state = *self.lock();
-        if state == WorkState::Active && self.session.loss().is_some() {
+        let standing = self.lock();
+        let gone = || {
+            standing.outlasted(self.session.clock().now()).is_some()
+                || self.session.loss().is_some()
+        };
+        if standing.state == WorkState::Active && gone() {
             WorkState::Lost
         } else {
-            state
+            standing.state
         }
     }
 
@@ -271,7 +319,16 @@ impl WorkLease {
     /// Prepares an end: checks that the work can still be ended, and says how to open the transaction that does it.
     pub fn end(self: &Arc<Self>, ending: Ending) -> Result<(Opening, End)> {
         self.session.check().inspect_err(|_| self.lost())?;
-        self.check_active(*self.lock())?;
+        self.check_active(&self.lock())?;
+        let end = End {
+            work: self.clone(),
+            on_its_way: false,
+            ending,
+        };
+        Ok((self.opening(&end.ending), end))
+    }
+
+    fn opening(&self, ending: &Ending) -> Opening {
         let mut params = vec![
             uuid(self.claimed.machine),
             Param::Text(self.claimed.process.clone()),
@@ -279,7 +336,7 @@ impl WorkLease {
             Param::Int(self.claimed.token),
             Param::Text(self.session.component().to_owned()),
         ];
-        let query = match &ending {
+        let query = match ending {
             Ending::Finish => &queries::WORK_FINISH,
             Ending::Cancel => &queries::WORK_CANCEL,
             Ending::Fail {
@@ -293,32 +350,33 @@ impl WorkLease {
                 &queries::WORK_FAIL
             }
         };
-        let opening = Opening::End {
+        Opening::End {
             query,
             params,
             lease: self.claimed.clone(),
             event: ending.event(),
-        };
-        Ok((
-            opening,
-            End {
-                work: self.clone(),
-                ending,
-                on_its_way: false,
-            },
-        ))
+        }
     }
 
-    fn check_active(&self, state: WorkState) -> Result<()> {
-        match state {
+    fn check_active(&self, standing: &Standing) -> Result<()> {
+        let lost = |reason: Option<String>| {
+            let reason = reason
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default();
+            Err(Error::LeaseLost(format!(
+                "the lease of {} is lost{reason}",
+                self.machine()
+            )))
+        };
+        if let Some(hold) = standing.outlasted(self.session.clock().now()) {
+            return lost(Some(hold.reason()));
+        }
+        match standing.state {
             WorkState::Active => Ok(()),
             WorkState::Ending => Err(Error::WorkState(
                 "this work is being ended already".to_owned(),
             )),
-            WorkState::Lost => Err(Error::LeaseLost(format!(
-                "the lease of {} is lost",
-                self.machine()
-            ))),
+            WorkState::Lost => lost(standing.reason.clone()),
             ended => Err(Error::WorkState(format!(
                 "this work has {} already: it ends once",
                 ended.name()
@@ -327,15 +385,21 @@ impl WorkLease {
     }
 
     fn lost(&self) {
-        let mut state = self.lock();
-        if matches!(*state, WorkState::Active | WorkState::Ending) {
-            *state = WorkState::Lost;
+        let mut standing = self.lock();
+        if matches!(standing.state, WorkState::Active | WorkState::Ending) {
+            standing.state = WorkState::Lost;
             self.session.lease_ended(self.process(), None);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, WorkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An end that was on its way has come to nothing.
+    fn active_again(&self) {
+        self.lock().state = WorkState::Active;
+        self.settled.notify_waiters();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -350,9 +414,9 @@ impl End {
     /// Its transaction is about to begin, or to begin again. Refused while another end is on its way.
     pub fn begin(&mut self) -> Result<()> {
         if !self.on_its_way {
-            let mut state = self.work.lock();
-            self.work.check_active(*state)?;
-            *state = WorkState::Ending;
+            let mut standing = self.work.lock();
+            self.work.check_active(&standing)?;
+            standing.state = WorkState::Ending;
             self.on_its_way = true;
         }
         Ok(())
@@ -361,7 +425,8 @@ impl End {
     /// It is committed.
     pub fn done(&mut self) {
         self.on_its_way = false;
-        *self.work.lock() = self.ending.state();
+        self.work.lock().state = self.ending.state();
+        self.work.settled.notify_waiters();
         let result = Some(self.ending.result());
         self.work.session.lease_ended(self.work.process(), result);
     }
@@ -373,8 +438,9 @@ impl End {
         }
         if matches!(error, Error::LeaseLost(_) | Error::SessionExpired(_)) {
             self.work.lost();
+            self.work.settled.notify_waiters();
         } else {
-            *self.work.lock() = WorkState::Active;
+            self.work.active_again();
         }
     }
 }
@@ -382,7 +448,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         if self.on_its_way {
-            *self.work.lock() = WorkState::Active;
+            self.work.active_again();
         }
     }
 }

@@ -37,6 +37,12 @@ impl Backoff {
     }
 }
 
+impl From<Core> for Backoff {
+    fn from(core: Core) -> Self {
+        Backoff(core)
+    }
+}
+
 #[pymethods]
 impl Backoff {
     #[new]

@@ -246,6 +246,15 @@ impl Connection {
         Ok(Transaction::new(&self.core, plan, Kind::Claim(None)))
     }
 
+    /// From now on `work` may be held for `seconds` without a touch; None: for as long as its session lives. Raises
+    /// LeaseLostError when it has been held too long already.
+    fn hold(&self, py: Python<'_>, work: &Work, seconds: Option<f64>) -> PyResult<()> {
+        let limit = seconds.map(limit).transpose()?;
+        self.core
+            .hold(work.lease(), limit)
+            .map_err(|error| to_python(py, error))
+    }
+
     /// A transaction that ends `work`: `kind` is "finish", "fail" (with a cause, and a Backoff or None) or "cancel".
     /// Without a callback of the user's it runs at READ COMMITTED.
     #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None))]
@@ -442,7 +451,7 @@ impl Connection {
         metrics::to_python(py, self.core.metrics())
     }
 
-    /// Waits up to `timeout` seconds for events: [(level, source, session, lost, message), …]. None once closed.
+    /// Waits up to `timeout` seconds for events: [(level, source, session, lost, message, lease), …]. None once closed.
     fn drain_events<'py>(
         &self,
         py: Python<'py>,
@@ -461,7 +470,14 @@ impl Connection {
                 Level::Error => 40,
             };
             let session = event.session.map(|id| id.to_string());
-            list.append((level, event.source, session, event.lost, event.message))?;
+            list.append((
+                level,
+                event.source,
+                session,
+                event.lost,
+                event.message,
+                event.lease,
+            ))?;
         }
         Ok(Some(list))
     }

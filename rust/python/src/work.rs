@@ -62,6 +62,34 @@ impl Work {
     fn lost(&self) -> bool {
         self.lease.state() == WorkState::Lost
     }
+
+    /// Its number among the leases of this OS process; events name it.
+    #[getter]
+    fn serial(&self) -> u64 {
+        self.lease.serial()
+    }
+
+    /// Raises SessionExpiredError or LeaseLostError when it is lost.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.lease.check().map_err(|error| to_python(py, error))
+    }
+
+    /// The backoff of failures that name none.
+    #[getter]
+    fn backoff(&self) -> Option<Backoff> {
+        self.lease.backoff().map(Backoff::from)
+    }
+
+    #[setter]
+    fn set_backoff(&self, backoff: Option<PyRef<'_, Backoff>>) {
+        self.lease
+            .set_backoff(backoff.map(|backoff| backoff.core().clone()));
+    }
+
+    /// Starts the time that it may be held anew.
+    fn touch(&self, py: Python<'_>) -> PyResult<()> {
+        self.lease.touch().map_err(|error| to_python(py, error))
+    }
 }
 
 /// How to open the transaction that ends `work`.
@@ -78,14 +106,14 @@ pub(crate) fn ending(
         "fail" => {
             let cause =
                 checked_cause(cause.unwrap_or_default()).map_err(|error| to_python(py, error))?;
+            let set = work.lease().backoff();
+            let backoff = backoff.map(Backoff::core).or(set.as_ref());
             // Jitter is drawn where `Backoff` documents it, so that seeding Python's generator decides it.
             let random = match backoff {
-                Some(backoff) if backoff.core().jitter() > 0.0 => random(py)?,
+                Some(backoff) if backoff.jitter() > 0.0 => random(py)?,
                 _ => 0.0,
             };
-            let (wait, period) = work
-                .lease()
-                .backoff_seconds(backoff.map(Backoff::core), random);
+            let (wait, period) = work.lease().backoff_seconds(backoff, random);
             Ending::Fail {
                 cause,
                 wait,
