@@ -90,7 +90,7 @@ class AsyncCarrier:
         known = _IDENTITIES.get(self.connection)
         if known is None:
             check_usable(self.connection)
-            async with self.connection.transaction():
+            async with self.connection.transaction(force_rollback=True):  # nothing that a COMMIT could lose
                 (database,) = await self.fetch(_QUERIES["server_database"])
                 (server,) = await self.fetch(_QUERIES["server_identity"])
             known = _IDENTITIES[self.connection] = identity_of(database, server)

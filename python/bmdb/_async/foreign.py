@@ -11,16 +11,22 @@ import asyncio
 # import time
 # end sync only
 import contextlib
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
 
 import psycopg
+from psycopg.crdb import CrdbConnection
 from psycopg.pq import TransactionStatus
 
 from bmdb import _core
 from bmdb._async.carrier import AsyncCarrier, AsyncStatement
 from bmdb._async.queries import AsyncQueries
+from bmdb._async.transaction import run
+from bmdb.callbacks import check_callback
 from bmdb.errors import ConnectionFailedError, RetriesExhaustedError, TransactionRestartError, WorkStateError
-from bmdb.foreign import aborted, check_kind, check_same, exhausted, failure_of, outcome, told, translated
+from bmdb.foreign import aborted, check_kind, check_same, check_usable, exhausted, failure_of, outcome, told, translated
+
+T = TypeVar("T")
 
 _QUERIES = dict(_core.queries())
 _SAVEPOINT, _RELEASE, _RESTART = _core.restart_savepoint()
@@ -363,3 +369,25 @@ def foreign(core: _core.ForeignTransaction, owner: _core.Connection, connection:
     # check_kind(connection, asynchronous=False)
     # end sync only
     return AsyncForeignTransaction(core, AsyncCarrier(connection), owner)
+
+
+async def alone(
+    connection: psycopg.AsyncConnection[Any],
+    fn: Callable[[Any], Awaitable[T]],
+    isolation: str,
+    max_retries: int,
+) -> T:
+    """The retry executor without a session: see `bmdb.psycopg.run_transaction`."""
+    # async only
+    check_kind(connection, asynchronous=True)
+    check_callback(fn, asynchronous=True)
+    # end async only
+    # sync only
+    # check_kind(connection, asynchronous=False)
+    # check_callback(fn, asynchronous=False)
+    # end sync only
+    check_usable(connection)
+    savepoint = CrdbConnection.is_crdb(connection)
+    core = _core.ForeignTransaction.alone("savepoint" if savepoint else "rollback", isolation, max_retries)
+    tx = AsyncForeignTransaction(core, AsyncCarrier(connection), savepoint=savepoint)
+    return await run(None, tx, fn, lambda _: connection)

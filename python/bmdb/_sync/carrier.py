@@ -82,7 +82,7 @@ class Carrier:
         known = _IDENTITIES.get(self.connection)
         if known is None:
             check_usable(self.connection)
-            with self.connection.transaction():
+            with self.connection.transaction(force_rollback=True):  # nothing that a COMMIT could lose
                 (database,) = self.fetch(_QUERIES["server_database"])
                 (server,) = self.fetch(_QUERIES["server_identity"])
             known = _IDENTITIES[self.connection] = identity_of(database, server)

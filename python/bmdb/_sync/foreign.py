@@ -6,16 +6,22 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import psycopg
+from psycopg.crdb import CrdbConnection
 from psycopg.pq import TransactionStatus
 
 from bmdb import _core
 from bmdb._sync.carrier import Carrier, Statement
 from bmdb._sync.queries import Queries
+from bmdb._sync.transaction import run
+from bmdb.callbacks import check_callback
 from bmdb.errors import ConnectionFailedError, RetriesExhaustedError, TransactionRestartError, WorkStateError
-from bmdb.foreign import aborted, check_kind, check_same, exhausted, failure_of, outcome, told, translated
+from bmdb.foreign import aborted, check_kind, check_same, check_usable, exhausted, failure_of, outcome, told, translated
+
+T = TypeVar("T")
 
 _QUERIES = dict(_core.queries())
 _SAVEPOINT, _RELEASE, _RESTART = _core.restart_savepoint()
@@ -344,3 +350,19 @@ def foreign(core: _core.ForeignTransaction, owner: _core.Connection, connection:
     """The driver for a connection that the user brought. Raises TypeError for what is none."""
     check_kind(connection, asynchronous=False)
     return ForeignTransaction(core, Carrier(connection), owner)
+
+
+def alone(
+    connection: psycopg.Connection[Any],
+    fn: Callable[[Any], T],
+    isolation: str,
+    max_retries: int,
+) -> T:
+    """The retry executor without a session: see `bmdb.psycopg.run_transaction`."""
+    check_kind(connection, asynchronous=False)
+    check_callback(fn, asynchronous=False)
+    check_usable(connection)
+    savepoint = CrdbConnection.is_crdb(connection)
+    core = _core.ForeignTransaction.alone("savepoint" if savepoint else "rollback", isolation, max_retries)
+    tx = ForeignTransaction(core, Carrier(connection), savepoint=savepoint)
+    return run(None, tx, fn, lambda _: connection)
