@@ -7,11 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_type
 from uuid import UUID
 
+import psycopg
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session as OrmSession
 
 import bmdb
 from bmdb.metrics import Collector
 from bmdb.model import ActiveWork, HistoryEvent, Machine, ProvidedMachine, SessionInfo, SessionUse, WorkBackoff
+from bmdb.psycopg import AsyncPsycopgQueries, PsycopgQueries, run_transaction
+from bmdb.sqlalchemy import AsyncOrmQueries
 from bmdb.statistics import Statistics
 
 State = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
@@ -58,6 +64,50 @@ def sessions(session: bmdb.Session) -> None:
     session.work(retrieve)  # type: ignore[call-arg, arg-type]
 
 
+def foreign_connections(
+    session: bmdb.Session, work: bmdb.Work, pg: psycopg.Connection[tuple[int, ...]], engine: Engine
+) -> None:
+    assert_type(session.transact(on_psycopg, connection=pg), int)
+    assert_type(session.transact(lambda q: q.count_machines(), connection=pg), int)
+    assert_type(session.transact(lambda q: q.orm, engine=engine), OrmSession)
+    work.finish(on_psycopg, connection=pg)
+    work.finish(lambda q: q.orm.flush(), engine=engine)
+    work.finish(lambda q: q.orm)  # type: ignore[attr-defined]
+    work.fail("cause", commit=lambda q: q.connection.execute("…"), connection=pg)
+    work.cancel(lambda q: q.new_machine())
+    assert_type(run_transaction(pg, lambda conn: conn.execute("…").fetchone()), tuple[int, ...] | None)
+    session.transact(on_psycopg)  # type: ignore[arg-type]
+    session.transact(on_psycopg, connection=pg, engine=engine)  # type: ignore[call-overload]
+
+
+def on_psycopg(q: PsycopgQueries) -> int:
+    assert_type(q.connection, psycopg.Connection[Any])
+    return q.connection.execute("…").rowcount
+
+
+async def async_foreign_connections(
+    session: bmdb.AsyncSession, work: bmdb.AsyncWork, pg: psycopg.AsyncConnection[Any], engine: AsyncEngine
+) -> None:
+    assert_type(await session.transact(on_async_psycopg, connection=pg), int)
+    assert_type(await session.transact(on_async_orm, engine=engine), None)
+    await work.finish(on_async_orm, engine=engine)
+    assert_type(await run_transaction(pg, on_connection), str)
+    await session.transact(on_async_psycopg, engine=engine)
+    await session.transact(on_async_orm, connection=pg)  # type: ignore[arg-type]
+
+
+async def on_async_psycopg(q: AsyncPsycopgQueries) -> int:
+    return (await q.connection.execute("…")).rowcount
+
+
+async def on_async_orm(q: AsyncOrmQueries) -> None:
+    await q.orm.flush()
+
+
+async def on_connection(conn: psycopg.AsyncConnection[Any]) -> str:
+    return conn.info.dbname
+
+
 def works(work: bmdb.Work) -> None:
     assert_type(work.machine, UUID)
     assert_type(work.process, str)
@@ -69,7 +119,7 @@ def works(work: bmdb.Work) -> None:
     work.fail("cause")
     work.fail("cause", bmdb.Backoff(60, timedelta(hours=1), 1.1, jitter=0.1))
     work.cancel()
-    work.fail(ValueError("cause"))  # type: ignore[arg-type]
+    work.fail(ValueError("cause"))  # type: ignore[call-overload]
     work.token = 7  # type: ignore[misc]
 
 

@@ -50,8 +50,8 @@ class AsyncCarrier:
     # Whether begin takes another connection when the last one broke.
     replaceable = False
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self.connection = connection
+    def __init__(self, connection: Any) -> None:
+        self.connection: Any = connection
         self.noted: psycopg.Error | None = None
         self._block: Any = None
         self._open = False
@@ -62,12 +62,15 @@ class AsyncCarrier:
     @property
     def gone(self) -> bool:
         """True once nothing can be sent on the connection any more."""
-        return self.connection.closed
+        return self.connection is None or bool(self.connection.closed)
 
     @property
     def status(self) -> TransactionStatus:
         """What the server said last."""
-        return self.connection.info.transaction_status
+        return TransactionStatus(self.connection.info.transaction_status)
+
+    async def acquire(self) -> None:
+        """Before anything is sent: takes the connection, where one has to be taken."""
 
     async def begin(self, isolation: str) -> None:
         """Opens a transaction for reading and writing.
@@ -120,7 +123,10 @@ class AsyncCarrier:
                     self.noted = error
                 raise
 
-        self.connection.wait = noting  # type: ignore[method-assign]
+        self.connection.wait = noting
+
+    async def flush(self) -> None:
+        """The callback has returned: sends what was kept back."""
 
     def stop_listening(self) -> None:
         """The callback has ended."""
@@ -128,7 +134,7 @@ class AsyncCarrier:
             self._listening = False
             del self.connection.wait
             if self._wait is not None:
-                self.connection.wait = self._wait  # type: ignore[method-assign]
+                self.connection.wait = self._wait
 
     async def commit(self) -> bool:
         """Commits. True when the commit is durable on this server only, as the wait for its standby was cancelled."""

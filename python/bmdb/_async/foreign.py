@@ -49,7 +49,8 @@ class AsyncPsycopgQueries(AsyncQueries):
         Its errors surface unchanged. `connection.transaction()` makes a savepoint; to commit or roll back is not the
         callback's to do.
         """
-        return self._core.carrier.connection
+        connection: psycopg.AsyncConnection[Any] = self._core.carrier.connection
+        return connection
 
 
 class AsyncForeignTransaction:
@@ -75,6 +76,11 @@ class AsyncForeignTransaction:
         self._error: BaseException | None = None
         self._busy = False
         self._thread = 0
+
+    @property
+    def running(self) -> bool:
+        """True between begin and conclude."""
+        return self._core.running
 
     def queries(self, _: object = None) -> AsyncPsycopgQueries:
         """What the callback is given."""
@@ -115,6 +121,7 @@ class AsyncForeignTransaction:
         identity = None
         opening = self._core.opening()
         try:
+            await carrier.acquire()
             if self._owner is not None:
                 identity = await carrier.identity()
                 check_same(await self._owner.database_async(), identity.database)
@@ -152,9 +159,18 @@ class AsyncForeignTransaction:
         """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
-        self.carrier.stop_listening()
+        flushing: Exception | None = None
         try:
+            try:
+                if exception is None:
+                    await self.carrier.flush()
+            except Exception as error:
+                # As if the callback had raised it.
+                exception = flushing = error
+            self.carrier.stop_listening()
             conclusion = await self._conclude(exception)
+            if flushing is not None and conclusion == "raise":
+                raise flushing
         except BaseException as error:
             await self._over(error)
             raise
@@ -360,8 +376,17 @@ class AsyncForeignTransaction:
             self._busy = False
 
 
-def foreign(core: _core.ForeignTransaction, owner: _core.Connection, connection: Any) -> AsyncForeignTransaction:
-    """The driver for a connection that the user brought. Raises TypeError for what is none."""
+def foreign(
+    core: _core.ForeignTransaction, owner: _core.Connection, connection: Any, engine: Any
+) -> AsyncForeignTransaction:
+    """The driver for what the user brought. Raises TypeError for what is neither connection nor engine, or both."""
+    if engine is not None:
+        if connection is not None:
+            raise TypeError("give a connection or an engine, not both")
+        # SQLAlchemy is an extra.
+        from bmdb._async.engine import AsyncEngineCarrier, AsyncEngineTransaction, check_engine
+
+        return AsyncEngineTransaction(core, AsyncEngineCarrier(check_engine(engine)), owner)
     # async only
     check_kind(connection, asynchronous=True)
     # end async only

@@ -33,7 +33,16 @@ from bmdb.process import Process, name_of
 if TYPE_CHECKING:
     import psycopg
 
+    # async only
+    from sqlalchemy.ext.asyncio import AsyncEngine as SaEngine
+
+    # end async only
+    # sync only
+    # from sqlalchemy import Engine as SaEngine
+    #
+    # end sync only
     from bmdb._async.connection import AsyncConnection
+    from bmdb._async.engine import AsyncOrmQueries
 
 T = TypeVar("T")
 
@@ -120,6 +129,7 @@ class AsyncSession(Unique):
         fn: Callable[[AsyncQueries], Awaitable[T]],
         *,
         connection: None = None,
+        engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T: ...
@@ -130,6 +140,18 @@ class AsyncSession(Unique):
         fn: Callable[[AsyncPsycopgQueries], Awaitable[T]],
         *,
         connection: psycopg.AsyncConnection[Any],
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    @overload
+    async def transact(
+        self,
+        fn: Callable[[AsyncOrmQueries], Awaitable[T]],
+        *,
+        connection: None = None,
+        engine: SaEngine,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T: ...
@@ -139,6 +161,7 @@ class AsyncSession(Unique):
         fn: Callable[[Any], Awaitable[T]],
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
+        engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T:
@@ -155,6 +178,9 @@ class AsyncSession(Unique):
         `q.connection` is that connection. It is given back as it was found. bmdb cannot replace it: once it breaks
         before COMMIT, ConnectionFailedError is raised instead of another run, and nothing is committed.
 
+        `engine`: an SQLAlchemy engine (postgresql+psycopg) to the same database, which lends a connection; `q.orm` is
+        an ORM session in the same transaction, flushed before COMMIT.
+
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
@@ -167,9 +193,9 @@ class AsyncSession(Unique):
         # check_callback(fn, asynchronous=False)
         # end sync only
         core = self._connection._core
-        if connection is None:
+        if connection is None and engine is None:
             return await run(core, core.transaction(self._core, isolation, max_retries), fn)
-        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection)
+        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection, engine)
         return await run(core, tx, fn, tx.queries)
 
     def work(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
 from bmdb import _core
@@ -25,6 +25,16 @@ from bmdb.identity import Unique
 if TYPE_CHECKING:
     import psycopg
 
+    # async only
+    from sqlalchemy.ext.asyncio import AsyncEngine as SaEngine
+
+    # end async only
+    # sync only
+    # from sqlalchemy import Engine as SaEngine
+    #
+    # end sync only
+    from bmdb._async.engine import AsyncOrmQueries
+    from bmdb._async.foreign import AsyncPsycopgQueries
     from bmdb._async.session import AsyncSession
 
 _LOGGER = logging.getLogger("bmdb.work")
@@ -125,11 +135,45 @@ class AsyncWork(Unique):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
         self._core.backoff = backoff
 
+    @overload
     async def finish(
         self,
         commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
         *,
+        connection: None = None,
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    @overload
+    async def finish(
+        self,
+        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        *,
+        connection: psycopg.AsyncConnection[Any],
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    @overload
+    async def finish(
+        self,
+        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        *,
+        connection: None = None,
+        engine: SaEngine,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    async def finish(
+        self,
+        commit: Callable[[Any], Awaitable[Any]] | None = None,
+        *,
         connection: psycopg.AsyncConnection[Any] | None = None,
+        engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
@@ -139,34 +183,70 @@ class AsyncWork(Unique):
         retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
         active, and may be ended again, unless it was lost.
 
-        `connection`, `isolation` and `max_retries` are as in `AsyncSession.transact`. Without `commit` the transaction
-        runs at "read committed".
+        `connection`, `engine`, `isolation` and `max_retries` are as in `AsyncSession.transact`. Without `commit` the
+        transaction runs at "read committed".
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         """
-        await self._end("finish", commit, connection=connection, isolation=isolation, max_retries=max_retries)
+        await self._end(
+            "finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries
+        )
 
+    @overload
     async def fail(
         self,
         cause: str,
         backoff: Backoff | None = None,
         *,
         commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        connection: None = None,
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    async def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        connection: psycopg.AsyncConnection[Any],
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    async def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        connection: None = None,
+        engine: SaEngine,
+    ) -> None: ...
+
+    async def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[Any], Awaitable[Any]] | None = None,
         connection: psycopg.AsyncConnection[Any] | None = None,
+        engine: SaEngine | None = None,
     ) -> None:
         """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says, by default `work.backoff`; without either it stays as it was,
-        one second at least, and a warning is logged. `commit` and `connection` are as in `finish`; raises as `finish`
-        does.
+        one second at least, and a warning is logged. `commit`, `connection` and `engine` are as in `finish`;
+        raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        await self._end("fail", commit, connection=connection, cause=cause, backoff=backoff)
+        await self._end("fail", commit, connection=connection, engine=engine, cause=cause, backoff=backoff)
         if backoff is None and self.backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -175,11 +255,39 @@ class AsyncWork(Unique):
                 max(1, self.previous_backoff or 1),
             )
 
+    @overload
     async def cancel(
         self,
         commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
         *,
+        connection: None = None,
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    async def cancel(
+        self,
+        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        *,
+        connection: psycopg.AsyncConnection[Any],
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    async def cancel(
+        self,
+        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        *,
+        connection: None = None,
+        engine: SaEngine,
+    ) -> None: ...
+
+    async def cancel(
+        self,
+        commit: Callable[[Any], Awaitable[Any]] | None = None,
+        *,
         connection: psycopg.AsyncConnection[Any] | None = None,
+        engine: SaEngine | None = None,
     ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
@@ -187,12 +295,12 @@ class AsyncWork(Unique):
         which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
         """
         if commit is not None:
-            await self._end("cancel", commit, connection=connection)
+            await self._end("cancel", commit, connection=connection, engine=engine)
             return
         if self.state != "active":
             return
         try:
-            await self._end("cancel", None, connection=connection)
+            await self._end("cancel", None, connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -201,9 +309,10 @@ class AsyncWork(Unique):
     async def _end(
         self,
         kind: str,
-        commit: Callable[[AsyncQueries], Awaitable[Any]] | None,
+        commit: Callable[[Any], Awaitable[Any]] | None,
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
+        engine: SaEngine | None = None,
         cause: str | None = None,
         backoff: Backoff | None = None,
         isolation: str | None = None,
@@ -217,7 +326,7 @@ class AsyncWork(Unique):
             # check_callback(commit, asynchronous=False)
             # end sync only
         core = self._session.connection._core
-        prepare = core.ending if connection is None else core.foreign_ending
+        prepare = core.ending if connection is None and engine is None else core.foreign_ending
         made = prepare(
             self._core,
             kind,
@@ -230,7 +339,7 @@ class AsyncWork(Unique):
         if isinstance(made, _core.Transaction):
             await run(core, made, commit or nothing)
         else:
-            tx = foreign(made, core, connection)
+            tx = foreign(made, core, connection, engine)
             await run(core, tx, commit or nothing, tx.queries)
 
     async def __aenter__(self) -> Self:

@@ -44,7 +44,8 @@ class PsycopgQueries(Queries):
         Its errors surface unchanged. `connection.transaction()` makes a savepoint; to commit or roll back is not the
         callback's to do.
         """
-        return self._core.carrier.connection
+        connection: psycopg.Connection[Any] = self._core.carrier.connection
+        return connection
 
 
 class ForeignTransaction:
@@ -70,6 +71,11 @@ class ForeignTransaction:
         self._error: BaseException | None = None
         self._busy = False
         self._thread = 0
+
+    @property
+    def running(self) -> bool:
+        """True between begin and conclude."""
+        return self._core.running
 
     def queries(self, _: object = None) -> PsycopgQueries:
         """What the callback is given."""
@@ -103,6 +109,7 @@ class ForeignTransaction:
         identity = None
         opening = self._core.opening()
         try:
+            carrier.acquire()
             if self._owner is not None:
                 identity = carrier.identity()
                 check_same(self._owner.database(), identity.database)
@@ -140,9 +147,18 @@ class ForeignTransaction:
         """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
-        self.carrier.stop_listening()
+        flushing: Exception | None = None
         try:
+            try:
+                if exception is None:
+                    self.carrier.flush()
+            except Exception as error:
+                # As if the callback had raised it.
+                exception = flushing = error
+            self.carrier.stop_listening()
             conclusion = self._conclude(exception)
+            if flushing is not None and conclusion == "raise":
+                raise flushing
         except BaseException as error:
             self._over(error)
             raise
@@ -346,8 +362,17 @@ class ForeignTransaction:
             self._busy = False
 
 
-def foreign(core: _core.ForeignTransaction, owner: _core.Connection, connection: Any) -> ForeignTransaction:
-    """The driver for a connection that the user brought. Raises TypeError for what is none."""
+def foreign(
+    core: _core.ForeignTransaction, owner: _core.Connection, connection: Any, engine: Any
+) -> ForeignTransaction:
+    """The driver for what the user brought. Raises TypeError for what is neither connection nor engine, or both."""
+    if engine is not None:
+        if connection is not None:
+            raise TypeError("give a connection or an engine, not both")
+        # SQLAlchemy is an extra.
+        from bmdb._sync.engine import EngineCarrier, EngineTransaction, check_engine
+
+        return EngineTransaction(core, EngineCarrier(check_engine(engine)), owner)
     check_kind(connection, asynchronous=False)
     return ForeignTransaction(core, Carrier(connection), owner)
 

@@ -24,8 +24,10 @@ from bmdb.process import Process, name_of
 
 if TYPE_CHECKING:
     import psycopg
+    from sqlalchemy import Engine as SaEngine
 
     from bmdb._sync.connection import Connection
+    from bmdb._sync.engine import OrmQueries
 
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ class Session(Unique):
         fn: Callable[[Queries], T],
         *,
         connection: None = None,
+        engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T: ...
@@ -105,6 +108,18 @@ class Session(Unique):
         fn: Callable[[PsycopgQueries], T],
         *,
         connection: psycopg.Connection[Any],
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    @overload
+    def transact(
+        self,
+        fn: Callable[[OrmQueries], T],
+        *,
+        connection: None = None,
+        engine: SaEngine,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T: ...
@@ -114,6 +129,7 @@ class Session(Unique):
         fn: Callable[[Any], T],
         *,
         connection: psycopg.Connection[Any] | None = None,
+        engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T:
@@ -130,6 +146,9 @@ class Session(Unique):
         `q.connection` is that connection. It is given back as it was found. bmdb cannot replace it: once it breaks
         before COMMIT, ConnectionFailedError is raised instead of another run, and nothing is committed.
 
+        `engine`: an SQLAlchemy engine (postgresql+psycopg) to the same database, which lends a connection; `q.orm` is
+        an ORM session in the same transaction, flushed before COMMIT.
+
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
@@ -137,9 +156,9 @@ class Session(Unique):
         """
         check_callback(fn, asynchronous=False)
         core = self._connection._core
-        if connection is None:
+        if connection is None and engine is None:
             return run(core, core.transaction(self._core, isolation, max_retries), fn)
-        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection)
+        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection, engine)
         return run(core, tx, fn, tx.queries)
 
     def work(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
 from bmdb import _core
@@ -20,7 +20,10 @@ from bmdb.identity import Unique
 
 if TYPE_CHECKING:
     import psycopg
+    from sqlalchemy import Engine as SaEngine
 
+    from bmdb._sync.engine import OrmQueries
+    from bmdb._sync.foreign import PsycopgQueries
     from bmdb._sync.session import Session
 
 _LOGGER = logging.getLogger("bmdb.work")
@@ -113,11 +116,45 @@ class Work(Unique):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
         self._core.backoff = backoff
 
+    @overload
     def finish(
         self,
         commit: Callable[[Queries], Any] | None = None,
         *,
+        connection: None = None,
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def finish(
+        self,
+        commit: Callable[[PsycopgQueries], Any] | None = None,
+        *,
+        connection: psycopg.Connection[Any],
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def finish(
+        self,
+        commit: Callable[[OrmQueries], Any] | None = None,
+        *,
+        connection: None = None,
+        engine: SaEngine,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> None: ...
+
+    def finish(
+        self,
+        commit: Callable[[Any], Any] | None = None,
+        *,
         connection: psycopg.Connection[Any] | None = None,
+        engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
@@ -127,34 +164,68 @@ class Work(Unique):
         retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
         active, and may be ended again, unless it was lost.
 
-        `connection`, `isolation` and `max_retries` are as in `Session.transact`. Without `commit` the transaction
-        runs at "read committed".
+        `connection`, `engine`, `isolation` and `max_retries` are as in `Session.transact`. Without `commit` the
+        transaction runs at "read committed".
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         """
-        self._end("finish", commit, connection=connection, isolation=isolation, max_retries=max_retries)
+        self._end("finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries)
 
+    @overload
     def fail(
         self,
         cause: str,
         backoff: Backoff | None = None,
         *,
         commit: Callable[[Queries], Any] | None = None,
+        connection: None = None,
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[PsycopgQueries], Any] | None = None,
+        connection: psycopg.Connection[Any],
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[OrmQueries], Any] | None = None,
+        connection: None = None,
+        engine: SaEngine,
+    ) -> None: ...
+
+    def fail(
+        self,
+        cause: str,
+        backoff: Backoff | None = None,
+        *,
+        commit: Callable[[Any], Any] | None = None,
         connection: psycopg.Connection[Any] | None = None,
+        engine: SaEngine | None = None,
     ) -> None:
         """Ends the work as failed: frees the machine, but not for this process until the backoff has passed.
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says, by default `work.backoff`; without either it stays as it was,
-        one second at least, and a warning is logged. `commit` and `connection` are as in `finish`; raises as `finish`
-        does.
+        one second at least, and a warning is logged. `commit`, `connection` and `engine` are as in `finish`;
+        raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        self._end("fail", commit, connection=connection, cause=cause, backoff=backoff)
+        self._end("fail", commit, connection=connection, engine=engine, cause=cause, backoff=backoff)
         if backoff is None and self.backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -163,11 +234,39 @@ class Work(Unique):
                 max(1, self.previous_backoff or 1),
             )
 
+    @overload
     def cancel(
         self,
         commit: Callable[[Queries], Any] | None = None,
         *,
+        connection: None = None,
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    def cancel(
+        self,
+        commit: Callable[[PsycopgQueries], Any] | None = None,
+        *,
+        connection: psycopg.Connection[Any],
+        engine: None = None,
+    ) -> None: ...
+
+    @overload
+    def cancel(
+        self,
+        commit: Callable[[OrmQueries], Any] | None = None,
+        *,
+        connection: None = None,
+        engine: SaEngine,
+    ) -> None: ...
+
+    def cancel(
+        self,
+        commit: Callable[[Any], Any] | None = None,
+        *,
         connection: psycopg.Connection[Any] | None = None,
+        engine: SaEngine | None = None,
     ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
@@ -175,12 +274,12 @@ class Work(Unique):
         which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
         """
         if commit is not None:
-            self._end("cancel", commit, connection=connection)
+            self._end("cancel", commit, connection=connection, engine=engine)
             return
         if self.state != "active":
             return
         try:
-            self._end("cancel", None, connection=connection)
+            self._end("cancel", None, connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -189,9 +288,10 @@ class Work(Unique):
     def _end(
         self,
         kind: str,
-        commit: Callable[[Queries], Any] | None,
+        commit: Callable[[Any], Any] | None,
         *,
         connection: psycopg.Connection[Any] | None = None,
+        engine: SaEngine | None = None,
         cause: str | None = None,
         backoff: Backoff | None = None,
         isolation: str | None = None,
@@ -200,7 +300,7 @@ class Work(Unique):
         if commit is not None:
             check_callback(commit, asynchronous=False)
         core = self._session.connection._core
-        prepare = core.ending if connection is None else core.foreign_ending
+        prepare = core.ending if connection is None and engine is None else core.foreign_ending
         made = prepare(
             self._core,
             kind,
@@ -213,7 +313,7 @@ class Work(Unique):
         if isinstance(made, _core.Transaction):
             run(core, made, commit or nothing)
         else:
-            tx = foreign(made, core, connection)
+            tx = foreign(made, core, connection, engine)
             run(core, tx, commit or nothing, tx.queries)
 
     def __enter__(self) -> Self:
