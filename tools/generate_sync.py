@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     Path("python/bmdb/_async"): Path("python/bmdb/_sync"),
+    Path("python/bmdb/loops/_async"): Path("python/bmdb/loops/_sync"),
     Path("tests/behaviour/async_"): Path("tests/behaviour/sync_"),
 }
 HEADER = "# Generated from {source} by tools/generate_sync.py: do not edit.\n"

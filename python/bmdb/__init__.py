@@ -11,6 +11,7 @@ from bmdb._sync.session import Session
 from bmdb._sync.work import Work
 from bmdb.errors import (
     AmbiguousCommitError,
+    Cancel,
     ConfigError,
     ConnectionFailedError,
     DatabaseError,
@@ -19,11 +20,14 @@ from bmdb.errors import (
     MigrationError,
     NothingToDo,
     RetriesExhaustedError,
+    Retry,
     SessionExpiredError,
     TransactionRestartError,
     WorkConflictError,
     WorkStateError,
 )
+from bmdb.loops.loop import Loop, loop
+from bmdb.loops.runner import Runner, run
 from bmdb.process import Process
 
 __all__ = [
@@ -33,18 +37,22 @@ __all__ = [
     "AsyncSession",
     "AsyncWork",
     "Backoff",
+    "Cancel",
     "ConfigError",
     "Connection",
     "ConnectionFailedError",
     "DatabaseError",
     "Error",
     "LeaseLostError",
+    "Loop",
     "MigrationError",
     "NothingToDo",
     "Process",
     "Queries",
     "RetriesExhaustedError",
+    "Retry",
     "Row",
+    "Runner",
     "Session",
     "SessionExpiredError",
     "TransactionRestartError",
@@ -53,4 +61,6 @@ __all__ = [
     "WorkStateError",
     "__version__",
     "connect",
+    "loop",
+    "run",
 ]

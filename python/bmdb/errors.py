@@ -1,8 +1,10 @@
-"""The exceptions of bmdb. Catch `Error` for all of them; `NothingToDo` is control flow and not among them."""
+"""The exceptions of bmdb. Catch `Error` for all of them; `NothingToDo`, `Retry` and `Cancel` are control flow."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Protocol
 
 
@@ -162,3 +164,30 @@ class AmbiguousCommitError(Error):
 
 class NothingToDo(Exception):
     """Raised by a retrieval function, or by `work()` for it, when no machine needs the process now."""
+
+
+class Retry(Exception):
+    """Raised by the function of a loop: this time, try the machine again after exactly `after`.
+
+    Attributes: `cause` and `after`, in seconds or None. `cause` is kept as the failure's cause. `after`: seconds or a
+    timedelta, in whole seconds rounded up, one at least; by default the work's backoff. The period counts as the
+    previous one of the next failure.
+    """
+
+    def __init__(self, cause: str = "to be tried again", *, after: float | timedelta | None = None) -> None:
+        super().__init__(cause)
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise ValueError(f"after must be 0 seconds or more, not {seconds}")
+        self.cause = cause
+        self.after = seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.cause,), {"after": self.after})
+
+
+class Cancel(Exception):
+    """Raised by the function of a loop: give the machine back as if the work had not begun.
+
+    Its text is logged. Nothing keeps the machine from being leased again at once.
+    """

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import typer
@@ -15,6 +15,8 @@ import typer
 import bmdb
 from bmdb.cli import backoff as _backoff
 from bmdb.cli import fleet
+from bmdb.cli import loops as _loops
+from bmdb.cli.durations import parse_duration
 from bmdb.cli.terminal import print_error, print_json, print_table
 from bmdb.conninfo import ENVIRONMENT_VARIABLE
 
@@ -25,7 +27,7 @@ Exit status:
   0    done
   1    the answer is bad (what was asked for does not exist, an invariant of the demo broke), or the database failed
   2    the command line or the connection string cannot be used
-  130  interrupted
+  130  interrupted; 128 and the number of the second signal that ended `bmdb run`
 
 The database is named by --conninfo or $BMDB_CONNINFO: a libpq URI or key=value string, or embedded:PATH."""
 
@@ -61,12 +63,16 @@ class BadAnswer(typer.TyperException):
 
 @contextmanager
 def _opened(conninfo: str | None, *, migrated: bool = True) -> Iterator[bmdb.Connection]:
-    if not conninfo and not os.environ.get(ENVIRONMENT_VARIABLE):
-        raise Refused(f"no database given: say --conninfo CONNINFO, or set {ENVIRONMENT_VARIABLE}")
+    _check_given(conninfo)
     with bmdb.connect(conninfo or None, component="bmdb command line", pool_size=2) as connection:
         if migrated and connection.schema_version() == 0:
             raise BadAnswer("this database has no schema of bmdb: run `bmdb migrate` first")
         yield connection
+
+
+def _check_given(conninfo: str | None) -> None:
+    if not conninfo and not os.environ.get(ENVIRONMENT_VARIABLE):
+        raise Refused(f"no database given: say --conninfo CONNINFO, or set {ENVIRONMENT_VARIABLE}")
 
 
 def _version(wanted: bool) -> None:
@@ -121,6 +127,44 @@ def migrate(
         before = connection.schema_version()
         after = connection.migrate(to)
     print(f"schema version {after}" + (", as before" if after == before else f" (it was {before})"))
+
+
+@app.command()
+def run(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE[:ATTRIBUTE]", help="A loop, a list of them, or all loops of a module."),
+    ],
+    conninfo: Conninfo = None,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="DURATION", help="How long running work may go on after a signal.")
+    ] = "30s",
+    wakeup: Annotated[
+        bool,
+        typer.Option("--wakeup/--no-wakeup", help="Listen for hints from the database, or only look now and then."),
+    ] = True,
+    migrated: Annotated[bool, typer.Option("--migrate", help="Bring the schema up to date first.")] = False,
+    component: Annotated[
+        str | None, typer.Option("--component", help="What sessions and history call this; by default the loops.")
+    ] = None,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What to log.")
+    ] = "info",
+) -> None:
+    """Run control loops until SIGTERM or Ctrl-C.
+
+    Loops are functions with the decorator bmdb.loop, named like fleet.loops:all. After the first signal nothing more is
+    leased, and running work may end within the grace; what is left is then given back. A second signal gives back at
+    once, and exits with 128 and its number.
+    """
+    try:
+        loops = _loops.loops_of(targets)
+        seconds = parse_duration(grace)
+    except (_loops.Unusable, ValueError) as error:
+        raise Refused(str(error)) from None
+    _check_given(conninfo)
+    _loops.write_log(level)
+    bmdb.run(loops, conninfo or None, component=component, grace=seconds, wakeup=wakeup, migrate=migrated)
 
 
 @app.command()

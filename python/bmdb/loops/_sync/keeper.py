@@ -1,0 +1,83 @@
+# Generated from python/bmdb/loops/_async/keeper.py by tools/generate_sync.py: do not edit.
+"""The one session of a loop in this OS process, started anew when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from typing import Any
+
+from bmdb._sync.connection import Connection
+from bmdb._sync.session import Session
+from bmdb.errors import Error
+from bmdb.identity import Unique
+from bmdb.loops.bell import Bell
+from bmdb.loops.loop import Loop
+from bmdb.loops.state import State
+
+_LOGGER = logging.getLogger("bmdb.loops")
+
+# Seconds: about so long after a loss, doubling with each failure to start, up to the second.
+PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+
+
+class Keeper(Unique):
+    """Hands out a live session; shared by the instances of the loop."""
+
+    def __init__(self, loop: Loop[Any], connection: Connection, bell: Bell, state: State) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._bell = bell
+        self._state = state
+        self._session: Session | None = None
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def session(self) -> Session | None:
+        """A session that lives, sooner or later; None once the runner stops.
+
+        After a loss a new one is started about a second later, with jitter, and after that ever less often up to twice
+        a minute, for as long as the database cannot be reached.
+        """
+        with self._lock:
+            while not self._bell.stopped:
+                if self._session is not None:
+                    if not self._session.expired:
+                        return self._session
+                    _LOGGER.warning("loop %s: its session is lost, another is started", self._loop.name)
+                    self._drop()
+                    self._failures = 1
+                if self._failures:
+                    pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._failures - 1, 16))
+                    if not self._bell.sleep(pause * random.uniform(0.5, 1.5)):  # noqa: S311
+                        break
+                self._start()
+            return None
+
+    def _start(self) -> None:
+        try:
+            self._session = self._connection.start_session(interval=self._loop.interval, processor=self._loop.processor)
+        except Error as error:
+            self._failures += 1
+            self._state.troubled(f"no session: {error}")
+            _LOGGER.warning("loop %s: no session could be started: %s", self._loop.name, error)
+            return
+        self._failures = 0
+        self._state.has_session(str(self._session.uuid))
+        self._session.on_expired(lambda lost: self._state.lost_session(str(lost.uuid)))
+
+    def _drop(self) -> None:
+        self._session = None
+        self._state.has_session(None)
+
+    def close(self) -> None:
+        """Ends the session, which gives back what it holds. Raises nothing of bmdb's."""
+        session, self._session = self._session, None
+        self._state.has_session(None)
+        if session is not None and not session.expired:
+            try:
+                session.close()
+            except Error as error:
+                _LOGGER.warning("loop %s: its session could not be closed: %s", self._loop.name, error)

@@ -1,0 +1,313 @@
+"""Runs loops in this OS process, from connecting to giving everything back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from bmdb.errors import ConnectionFailedError
+from bmdb.identity import Unique
+from bmdb.loops.bell import Bell
+from bmdb.loops.loop import Loop
+from bmdb.loops.signals import handled
+from bmdb.loops.state import Snapshot
+from bmdb.loops.tasks import Tasks
+from bmdb.loops.threads import Threads
+from bmdb.loops.wakeup import Wakeup
+
+__all__ = ["Runner", "run"]
+
+_LOGGER = logging.getLogger("bmdb.loops")
+
+# Seconds. Between two looks at what the heartbeat has collected and whether to stop.
+_TICK = 0.5
+# What the first connection waits after a failure, doubling up to the second.
+_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+# How long giving back may take before it is left to the sessions' expiry, and how long after a second signal.
+_RELEASE = 5.0
+_RELEASE_NOW = 1.0
+
+
+class Runner(Unique):
+    """Loops that run in the background: `start`, `stop`, `wait`, or a `with` block, which does all three.
+
+    `bmdb.run` explains the settings. An outage of the database, at the start too, is waited out.
+    """
+
+    def __init__(
+        self,
+        loops: Loop[Any] | Iterable[Loop[Any]],
+        conninfo: str | None = None,
+        *,
+        component: str | None = None,
+        grace: float = 30.0,
+        wakeup: bool = True,
+        migrate: bool = False,
+    ) -> None:
+        self._loops = listed(loops)
+        self._conninfo = conninfo
+        self._component = component or ", ".join(loop.name for loop in self._loops)[:200]
+        self._grace = checked_grace(grace)
+        self._wants_hints = wakeup
+        self._migrate = migrate
+        self._news = Bell()
+        self._stopping = False
+        self._now = False
+        self._ready = False
+        self._executors: list[Threads | Tasks] = []
+        self._wakeup: Wakeup | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bmdb-runner", daemon=True)
+
+    def start(self) -> Self:
+        """Begins, without waiting for the database. Raises RuntimeError when it was started before."""
+        self._thread.start()
+        return self
+
+    def stop(self, *, now: bool = False) -> None:
+        """Leases nothing more, lets running work end for the grace, then gives back what is left; returns at once.
+
+        With `now` there is no grace, also when it stops already.
+        """
+        self._stopping = True
+        self._now = self._now or now
+        for crew in self._crews:
+            crew.bell.stop()
+        self._news.ring()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it has ended, for so many seconds at most; whether it has.
+
+        Raises what ended it unasked: ConfigError, or MigrationError when the database has no schema, or one too new.
+        """
+        ended = self._ended.wait(timeout)
+        if self._error is not None:
+            raise self._error
+        return ended
+
+    def states(self) -> list[Snapshot]:
+        """What each loop does just now."""
+        return [crew.state.snapshot() for crew in self._crews]
+
+    @property
+    def listening(self) -> bool:
+        """Whether hints from the database are heard just now."""
+        return self._wakeup is not None and self._wakeup.listening
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(now=error is not None)
+        self.wait()
+
+    @property
+    def _crews(self) -> list[Any]:
+        return [crew for executor in self._executors for crew in executor.crews]
+
+    def _run(self) -> None:
+        try:
+            conninfo = self._open()
+            if conninfo is not None:
+                self._work(conninfo)
+        except BaseException as error:
+            self._error = error
+        finally:
+            try:
+                self._close()
+            finally:
+                self._ended.set()
+
+    def _open(self) -> str | None:
+        """Connects what the loops need; a connection string for others. None when it was stopped before."""
+        conninfo = self._conninfo
+        plain = [loop for loop in self._loops if not loop.asynchronous]
+        tasks = [loop for loop in self._loops if loop.asynchronous]
+        for kind, loops in ((Threads, plain), (Tasks, tasks)):
+            if not loops:
+                continue
+            executor: Threads | Tasks = kind(loops)
+            self._executors.append(executor)
+            opened = self._opened(executor, conninfo)
+            if opened is None:
+                return None
+            conninfo = opened
+        return conninfo
+
+    def _opened(self, executor: Threads | Tasks, conninfo: str | None) -> str | None:
+        pause = _PAUSE
+        while not self._stopping:
+            try:
+                return executor.open(conninfo, self._component, self._migrate, self._news.ring)
+            except ConnectionFailedError as error:
+                _LOGGER.warning("the database cannot be reached, trying again in %.0f s: %s", pause, error)
+            self._pause(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            self._news.wait(self._news.rings, min(left, _TICK))
+
+    def _work(self, conninfo: str) -> None:
+        if self._wants_hints:
+            self._wakeup = Wakeup(conninfo, self._hear)
+            self._wakeup.start()
+        for executor in self._executors:
+            executor.start()
+        self._ready = True
+        collected = 0
+        while True:
+            seen = self._news.rings
+            if self._stopping:
+                break
+            self._news.wait(seen, _TICK)
+            # What this process has collected may be work for it: not every database sends hints.
+            if (now := self._collected()) > collected:
+                collected = now
+                self._hear(None)
+        self._let_end()
+
+    def _collected(self) -> int:
+        return sum(
+            int(value)
+            for executor in self._executors
+            for name, _, _, value in executor.metrics()
+            if name == "bmdb_collected_leases"
+        )
+
+    def _hear(self, process: str | None) -> None:
+        for crew in self._crews:
+            of_interest = (crew.loop.process.name, *crew.loop.process.excludes)
+            if process is None or process in of_interest:
+                crew.wake()
+
+    def _let_end(self) -> None:
+        """Waits for running work, as long as the grace lasts."""
+        # It may have begun to lease while the stop was asked for.
+        for crew in self._crews:
+            crew.bell.stop()
+        end = time.monotonic() + self._grace
+        while not self._now:
+            seen = self._news.rings
+            running = sum(crew.state.running for crew in self._crews)
+            left = end - time.monotonic()
+            if not running:
+                return
+            if left <= 0:
+                _LOGGER.warning("work on %d machines has not ended within %g s: it is given back", running, self._grace)
+                return
+            if not self._now:
+                self._news.wait(seen, left)
+
+    def _close(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.stop(0.2)
+        done = self._within([executor.release for executor in self._executors])
+        for executor, released in zip(self._executors, done, strict=True):
+            if not released:
+                _LOGGER.warning("leases could not be given back in time: they end with their sessions")
+                executor.give_up()
+        self._within([executor.close for executor, released in zip(self._executors, done, strict=True) if released])
+
+    def _within(self, actions: Sequence[Callable[[], object]]) -> list[bool]:
+        """Does all of it at the same time; whether each came to its end in time."""
+        threads = [threading.Thread(target=action, name="bmdb-closing", daemon=True) for action in actions]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and time.monotonic() - began < (_RELEASE_NOW if self._now else _RELEASE):
+                thread.join(0.05)
+        return [not thread.is_alive() for thread in threads]
+
+
+def run(
+    loops: Loop[Any] | Iterable[Loop[Any]],
+    conninfo: str | None = None,
+    *,
+    component: str | None = None,
+    grace: float = 30.0,
+    wakeup: bool = True,
+    migrate: bool = False,
+) -> None:
+    """Runs loops until SIGTERM or SIGINT, then returns.
+
+    The first signal ends leasing. Running work may end for `grace` seconds; then tasks are cancelled and all leases
+    left are given back, so that others have them at once, even while a plain function still runs: what that one wants
+    to finish later is refused. A second signal gives back at once and raises SystemExit (128 + the signal's number).
+    Handlers are set in the main thread only, and the ones before come back at the end; off it, use a `Runner`.
+
+    * `conninfo`: as for `bmdb.connect`; `component` names this part of the fleet manager in sessions and history, by
+      default by its loops.
+    * `wakeup`: listen for hints (`q.notify`, leases given back) on a connection of its own.
+    * `migrate`: bring the schema up to date first.
+
+    The database may be unreachable for as long as it likes, at the start too. Raises ConfigError for settings that
+    cannot be used, MigrationError when the database has no schema, or one too new.
+    """
+    runner = Runner(loops, conninfo, component=component, grace=grace, wakeup=wakeup, migrate=migrate)
+    attend(runner)
+
+
+def attend(runner: Runner) -> None:
+    """Starts the runner, and waits for its end or for the signals that ask for it."""
+    # Its `put` may interrupt itself, which no lock of Python's may; its `get` lets handlers run.
+    received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    with handled(received.put):
+        runner.start()
+        threading.Thread(target=_announce, args=(runner, received), name="bmdb-end", daemon=True).start()
+        signals = last = 0
+        while (number := _next(received)) is not None:
+            signals, last = signals + 1, number
+            _LOGGER.info("signal %d: %s", number, "stopping" if signals == 1 else "giving back and exiting now")
+            runner.stop(now=signals > 1)
+        runner.wait()
+    if signals > 1:
+        raise SystemExit(128 + last)
+
+
+def _next(received: queue.SimpleQueue[int | None]) -> int | None:
+    while True:
+        # A signal that met another thread does not end the wait of this one, which runs the handlers.
+        with contextlib.suppress(queue.Empty):
+            return received.get(timeout=_TICK)
+
+
+def _announce(runner: Runner, received: queue.SimpleQueue[int | None]) -> None:
+    # Whoever is told asks again, and then sees what was raised.
+    with contextlib.suppress(BaseException):
+        runner.wait()
+    received.put(None)
+
+
+def listed(loops: Loop[Any] | Iterable[Loop[Any]]) -> tuple[Loop[Any], ...]:
+    """The loops one by one; TypeError for anything else, ValueError for none."""
+    given = (loops,) if isinstance(loops, Loop) else tuple(loops)
+    for loop in given:
+        if not isinstance(loop, Loop):
+            raise TypeError(f"a loop is made by the decorator bmdb.loop; this is a {type(loop).__name__}")
+    if not given:
+        raise ValueError("there is no loop to run")
+    return given
+
+
+def checked_grace(grace: object) -> float:
+    """The grace in seconds; TypeError or ValueError for what is none."""
+    if not isinstance(grace, int | float) or isinstance(grace, bool):
+        raise TypeError(f"grace must be seconds, not {type(grace).__name__}")
+    if not math.isfinite(grace) or grace < 0:
+        raise ValueError(f"grace must be 0 seconds or more, not {grace}")
+    return float(grace)
