@@ -158,7 +158,26 @@ class AsyncConnection(Unique):
         Raises ConfigError for an interval below 1 s, MigrationError when the database has no schema.
         """
         with Nesting(self._core):
-            return AsyncSession(self, await self._core.start_session_async(_seconds(interval), processor))
+            # async only
+            starting = asyncio.ensure_future(self._core.start_session_async(_seconds(interval), processor))
+            try:
+                return AsyncSession(self, await asyncio.shield(starting))
+            except asyncio.CancelledError:
+                starting.add_done_callback(self._end_unwanted)
+                raise
+            # end async only
+            # sync only
+            # return Session(self, self._core.start_session(_seconds(interval), processor))
+            # end sync only
+
+    # async only
+    def _end_unwanted(self, started: asyncio.Future[_core.Session]) -> None:
+        """Ends a session whose start was cancelled, so that nobody knows of it."""
+        if not started.cancelled() and started.exception() is None:
+            ending = asyncio.ensure_future(self._core.end_session_async(started.result()))
+            ending.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    # end async only
 
     async def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""

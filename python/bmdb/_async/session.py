@@ -19,6 +19,11 @@ from bmdb._async.foreign import AsyncPsycopgQueries, foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
+
+# async only
+from bmdb.background import given_back
+
+# end async only
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.durations import positive_seconds
 from bmdb.errors import Error, NothingToDo, WorkConflictError
@@ -184,7 +189,8 @@ class AsyncSession(Unique):
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
-        callback that cannot be run.
+        callback that cannot be run. A CancelledError or KeyboardInterrupt surfaces once the outcome is known; after one
+        amid COMMIT its attribute `committed` is True, False, or None when that cannot be known.
         """
         # async only
         check_callback(fn, asynchronous=True)
@@ -298,8 +304,14 @@ class AsyncSession(Unique):
             return await run(core, tx, lease)
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
-            if claimed is not None and getattr(error, "committed", None):
-                await AsyncWork(self, claimed).cancel()
+            if claimed is not None and getattr(error, "committed", False) is not False:
+                # async only
+                with contextlib.suppress(asyncio.CancelledError):  # the first one says more
+                    await given_back(AsyncWork(self, claimed).cancel())
+                # end async only
+                # sync only
+                # Work(self, claimed).cancel()
+                # end sync only
             raise
 
     async def _collect_if_due(self) -> bool:

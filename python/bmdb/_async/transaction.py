@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # async only
 import asyncio
+import contextlib
 import inspect
 
 # end async only
@@ -29,12 +30,25 @@ async def run(
 
     `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended.
 
-    Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed.
+    Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed. A CancelledError
+    or KeyboardInterrupt amid COMMIT surfaces once the outcome is known: its attribute `committed` is True, False, or
+    None when that cannot be known.
     """
     with Nesting(core or tx):
         try:
             while True:
-                await tx.begin_async()
+                # async only
+                try:
+                    await tx.begin_async()
+                except asyncio.CancelledError as cancelled:
+                    with contextlib.suppress(Exception):  # that it has not begun, most of all
+                        await _settled(tx.conclude_async(cancelled))
+                    cancelled.committed = False  # type: ignore[attr-defined]
+                    raise
+                # end async only
+                # sync only
+                # tx.begin()
+                # end sync only
                 try:
                     # async only
                     returned: Any = fn(make(tx))
@@ -65,7 +79,14 @@ async def run(
 async def _conclude_after(tx: AsyncStepped, raised: BaseException) -> str:
     """Concludes after the callback raised; another error than that one keeps it in its chain."""
     try:
-        return await tx.conclude_async(raised)
+        # async only
+        if isinstance(raised, asyncio.CancelledError):
+            raised.committed = False  # type: ignore[attr-defined]
+        return await _settled(tx.conclude_async(raised))
+        # end async only
+        # sync only
+        # return tx.conclude(raised)
+        # end sync only
     except BaseException as error:
         if error.__context__ is None:
             error.__context__ = raised
@@ -76,23 +97,28 @@ async def _conclude_after(tx: AsyncStepped, raised: BaseException) -> str:
 
 # async only
 async def _settled(conclusion: Awaitable[str]) -> str:
-    """Waits for a commit to its end even if cancelled meanwhile; the CancelledError then says how it ended.
+    """Waits for a conclusion to its end even if cancelled meanwhile, and as often as that happens.
 
-    Its attribute `committed` is True, False, or None when that cannot be known.
+    The CancelledError then says by its attribute `committed` how the transaction ended.
     """
     future = asyncio.ensure_future(conclusion)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError as cancelled:
-        committed: bool | None = None
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
         try:
-            committed = await future == "committed"
-        except AmbiguousCommitError:
-            pass
-        except Exception:
-            committed = False
-        cancelled.committed = committed  # type: ignore[attr-defined]
-        raise
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return future.result()
+    committed: bool | None
+    try:
+        committed = future.result() == "committed"
+    except (AmbiguousCommitError, asyncio.CancelledError):
+        committed = None
+    except Exception:
+        committed = False
+    cancelled.committed = committed  # type: ignore[attr-defined]
+    raise cancelled
 
 
 # end async only

@@ -13,6 +13,11 @@ from bmdb._async.foreign import foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._core import Backoff
+
+# async only
+from bmdb.background import given_back
+
+# end async only
 from bmdb.callbacks import check_callback
 from bmdb.errors import Error, LeaseLostError, SessionExpiredError
 
@@ -188,6 +193,7 @@ class AsyncWork(Unique):
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
+        A CancelledError or KeyboardInterrupt has the attribute `committed` as in `transact`.
         """
         await self._end(
             "finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries
@@ -356,8 +362,11 @@ class AsyncWork(Unique):
     ) -> None:
         # async only
         await self._guards.pop().leave(error)
+        await given_back(self.cancel())
         # end async only
-        await self.cancel()
+        # sync only
+        # self.cancel()
+        # end sync only
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.process} on {self.machine}, token {self.token}, {self.state}>"

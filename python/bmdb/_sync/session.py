@@ -152,7 +152,8 @@ class Session(Unique):
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
-        callback that cannot be run.
+        callback that cannot be run. A CancelledError or KeyboardInterrupt surfaces once the outcome is known; after one
+        amid COMMIT its attribute `committed` is True, False, or None when that cannot be known.
         """
         check_callback(fn, asynchronous=False)
         core = self._connection._core
@@ -242,7 +243,7 @@ class Session(Unique):
             return run(core, tx, lease)
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
-            if claimed is not None and getattr(error, "committed", None):
+            if claimed is not None and getattr(error, "committed", False) is not False:
                 Work(self, claimed).cancel()
             raise
 

@@ -25,7 +25,9 @@ def run(
 
     `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended.
 
-    Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed.
+    Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed. A CancelledError
+    or KeyboardInterrupt amid COMMIT surfaces once the outcome is known: its attribute `committed` is True, False, or
+    None when that cannot be known.
     """
     with Nesting(core or tx):
         try:

@@ -169,6 +169,7 @@ class Work(Unique):
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
+        A CancelledError or KeyboardInterrupt has the attribute `committed` as in `transact`.
         """
         self._end("finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries)
 

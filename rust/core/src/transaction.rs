@@ -33,6 +33,8 @@ const IDLE_LIMIT: &str = "SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
 /// How long a claim may queue behind others of its process here.
 const GATE_LIMIT: Duration = Duration::from_secs(120);
+/// How long a begin that nobody waits for any more may still take before its connection is dropped.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// One transaction over all its attempts.
 pub struct Transaction {
@@ -87,7 +89,7 @@ impl Transaction {
         self.claimed = claimed;
     }
 
-    /// Tells a running statement that nobody waits for it any more; it is then called off.
+    /// Tells a running statement, or a begin, that nobody waits for it any more; it is then called off.
     #[must_use]
     pub fn abandoner(&self) -> Arc<Notify> {
         self.abandoned.clone()
@@ -136,7 +138,11 @@ impl Transaction {
             let event = match self.action {
                 Action::Run { .. } => return Ok(()),
                 Action::Sleep(pause) => {
-                    self.pool.drive().sleep(pause).await?;
+                    tokio::select! {
+                        biased;
+                        slept = self.pool.drive().sleep(pause) => slept?,
+                        () = self.abandoned.notified() => return Err(Error::Interrupted),
+                    }
                     Event::Slept
                 }
                 Action::Begin { reconnect } => {
@@ -170,12 +176,26 @@ impl Transaction {
         self.claimed = None;
         self.pass_gate().await?;
         if self.checkout.is_none() {
-            let stop = until_lost(self.plan.session.clone(), None);
+            let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
             let limit = self.plan.session.as_ref().map(|s| s.trusted_for());
-            self.checkout = Some(self.pool.checkout_unless(stop, limit).await?);
+            let taking = self.pool.checkout_unless(stop, limit);
+            self.checkout = Some(tokio::select! {
+                biased;
+                taken = taking => taken?,
+                () = given_up(&self.abandoned) => return Err(Error::Interrupted),
+            });
         }
         let checkout = self.checkout.as_mut().expect("just taken");
-        let opened = Self::open_on(checkout.conn(), &self.plan).await;
+        let opened = tokio::select! {
+            biased;
+            opened = Self::open_on(checkout.conn(), &self.plan) => Some(opened),
+            () = given_up(&self.abandoned) => None,
+        };
+        let Some(opened) = opened else {
+            // In the middle of an answer, so it is of no use to anybody.
+            self.drop_connection();
+            return Err(Error::Interrupted);
+        };
         let row = match opened {
             Ok(row) => row,
             Err(error) => {
@@ -226,7 +246,7 @@ impl Transaction {
             Entry::Wait(admitted) => {
                 // Whoever is inside may need this very connection to get on.
                 self.checkout = None;
-                let stop = until_lost(self.plan.session.clone(), None);
+                let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
                 let admitted = async {
                     tokio::select! {
                         // The gate goes only with its connection.
@@ -471,6 +491,12 @@ async fn until_lost(session: Option<Arc<SessionState>>, abandoned: Option<Arc<No
         error = lost => error,
         () = given_up => Error::Interrupted,
     }
+}
+
+/// Ready when nobody has waited for a begin for longer than its answer takes as a rule.
+async fn given_up(abandoned: &Notify) {
+    abandoned.notified().await;
+    tokio::time::sleep(GRACE).await;
 }
 
 /// A uuid parameter.

@@ -3,7 +3,7 @@
 use bmdb_core::error::Error;
 use bmdb_core::retry::Failure;
 use bmdb_core::sqlstate;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -119,9 +119,16 @@ pub(crate) struct Chain {
 
 /// Looks for database errors in an exception's chain of causes.
 ///
-/// The chain is followed through `__cause__` and `__context__`, so an exception that wraps a retryable error counts as
-/// one. psycopg's errors count too: they carry a `sqlstate`.
+/// What ends a task or the program (CancelledError, KeyboardInterrupt, SystemExit) is never taken for a conflict, even if
+/// it came while one was handled. Otherwise the chain is followed through `__cause__` and `__context__`, so an exception
+/// that wraps a retryable error counts as one. psycopg's errors count too: they carry a `sqlstate`.
 pub(crate) fn failure_in_chain(py: Python<'_>, exception: &Bound<'_, PyAny>) -> PyResult<Chain> {
+    if !exception.is_instance_of::<PyException>() {
+        return Ok(Chain {
+            failure: None,
+            only_aborted: false,
+        });
+    }
     let broken = class(py, "ConnectionFailedError")?;
     let mut pending = vec![exception.clone()];
     let mut seen: Vec<*mut pyo3::ffi::PyObject> = Vec::new();

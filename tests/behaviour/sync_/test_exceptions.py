@@ -120,3 +120,20 @@ def test_what_stands_for_something_is_not_copied(session: bmdb.Session, machines
 def test_an_absurd_pool_is_refused(database: str) -> None:
     with pytest.raises(bmdb.ConfigError, match="pool_size"):
         bmdb.connect(database, component="test", pool_size=2**62)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_amid_a_conflict_is_no_conflict(kind: type[BaseException], session: bmdb.Session) -> None:
+    """It has the conflict in its context; taken for one, the callback would run again and the program go on."""
+    runs: list[int] = []
+
+    def fn(q: bmdb.Queries) -> None:
+        runs.append(1)
+        try:
+            raise bmdb.DatabaseError("again", "40001")
+        except bmdb.DatabaseError:
+            raise kind  # noqa: B904 - the point of the test
+
+    with pytest.raises(kind):
+        session.transact(fn, max_retries=1)
+    assert runs == [1]
