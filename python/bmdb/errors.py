@@ -72,7 +72,10 @@ class SessionExpiredError(Error):
 
 
 class WorkConflictError(Error):
-    """Every machine that was offered is being worked on under this process already."""
+    """Every machine that was offered is taken.
+
+    Each is being worked on under this process, or under one that excludes it or that it excludes, or is in quarantine.
+    """
 
 
 class WorkStateError(Error):

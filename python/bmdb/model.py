@@ -27,6 +27,7 @@ __all__ = [
     "SessionInfo",
     "SessionUse",
     "WorkBackoff",
+    "WorkLoss",
 ]
 
 
@@ -41,13 +42,19 @@ class ProcessName(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to work. `LOST` is written by collection, in the name of a session that expired."""
+    """What can happen to work.
+
+    `LOST` and `QUARANTINED` are written by collection, in the name of a session that expired; `QUARANTINE_RELEASED` by
+    whoever released it.
+    """
 
     STARTED = "Started"
     FINISHED = "Finished"
     FAILED = "Failed"
     CANCELED = "Canceled"
     LOST = "Lost"
+    QUARANTINED = "Quarantined"
+    QUARANTINE_RELEASED = "QuarantineReleased"
 
 
 class Provider(StrEnum):
@@ -132,8 +139,8 @@ class ActiveWork:
 class HistoryEvent:
     """One entry of a machine's audit trail; outlives machine and session.
 
-    `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures only. Session, component and
-    token are None where whoever wrote the entry named none.
+    `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures and quarantines only. Session,
+    component and token are None where whoever wrote the entry named none.
     """
 
     machine_id: UUID
@@ -159,6 +166,21 @@ class WorkBackoff:
     until: datetime
     cause: str
     last_interval_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLoss:
+    """How many holders of a machine's leases for a process were lost in a row.
+
+    Any end of work that its holder told resets it to none, which has no row. While `quarantined_at` is set the machine
+    is in quarantine: it is not leased for the process until somebody releases it.
+    """
+
+    machine_id: UUID
+    process: str
+    losses: int
+    last_lost_at: datetime
+    quarantined_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,9 @@ class TestUsage:
         assert main([]) == 2
         assert capsys.readouterr().out == shown
 
-    @pytest.mark.parametrize("command", ["demo", "migrate", "sessions", "machines", "history", "stats", "backoff"])
+    @pytest.mark.parametrize(
+        "command", ["demo", "migrate", "sessions", "machines", "history", "stats", "backoff", "release-quarantine"]
+    )
     def test_each_command_has_help(self, command: str, capsys: Output) -> None:
         assert main([command, "-h"]) == 0
         assert capsys.readouterr().out.startswith(f"Usage: bmdb {command} ")

@@ -53,6 +53,37 @@ def fail(session: bmdb.Session, machine: UUID, cause: str, seconds: int = 600) -
     session.work(PROCESS, lambda q: [machine]).fail(cause, bmdb.Backoff(seconds))
 
 
+class TestQuarantine:
+    def test_shown_and_released(
+        self, session: bmdb.Session, machines: Any, bmdb_command: Answer, document: Documents, sql: Any
+    ) -> None:
+        (machine,) = machines(1)
+        session.connection.register(bmdb.Process(PROCESS, quarantine_after=1))
+        (gone,) = sql.execute(
+            "WITH gone AS (INSERT INTO sessions (session_component_name, session_runtime_info,"
+            " session_interval_seconds, session_deadline)"
+            " VALUES ('gone', '', 5, clock_timestamp() - interval '1 second') RETURNING session_id)"
+            " INSERT INTO work SELECT %s, %s, session_id, 1 FROM gone RETURNING session_id",
+            [machine, PROCESS],
+        ).fetchone()
+        session.connection.collect()
+        (event,) = (event for event in document("history", machine)["events"] if event["event"] == "Quarantined")
+        assert (event["session_id"], event["component"]) == (str(gone), "gone")
+        assert "  UnitTest1 in quarantine: quarantined after 1 lost holder" in bmdb_command("machines")[1]
+        refused = f"machine {machine} is not in quarantine for process Unit\\nTest: `bmdb machines` lists what is\n"
+        assert bmdb_command("release-quarantine", machine, "Unit\nTest") == (1, "", f"bmdb: {refused}")
+        freed = f"process UnitTest1 may have machine {machine} again\n"
+        assert bmdb_command("release-quarantine", machine, PROCESS) == (0, freed, "")
+        assert session.work(PROCESS, lambda q: [machine]).machine == machine
+        assert document("history", machine)["events"][-2]["component"] == "bmdb command line"
+
+    def test_help(self, bmdb_command: Answer) -> None:
+        status, output, errors = bmdb_command("release-quarantine", "--help")
+        assert (status, errors) == (0, "")
+        words = " ".join(output.split())
+        assert all(text in words for text in ("{MACHINE} {PROCESS}", "--conninfo", "`bmdb machines`", "with status 1"))
+
+
 class TestMachines:
     def test_tags_work_and_backoffs(self, session: bmdb.Session, machines: Any, document: Documents, sql: Any) -> None:
         busy, idle = sorted(machines(2))

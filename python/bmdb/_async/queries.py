@@ -20,6 +20,7 @@ from bmdb.model import (
     SessionInfo,
     SessionUse,
     WorkBackoff,
+    WorkLoss,
 )
 from bmdb.process import Process, name_of
 
@@ -162,6 +163,22 @@ class AsyncQueries(Unique):
     async def delete_work_backoff(self, machine: UUID, process: str) -> bool:
         """Forget the backoff of the pair; False when there was none."""
         return await self._core.call_count_async("work_delete_backoff", (machine, process)) > 0
+
+    async def work_loss_of(self, machine: UUID, process: str) -> WorkLoss | None:
+        """How many holders of the pair were lost in a row, and whether it is in quarantine; None when none was."""
+        return _first(await self._core.call_async("work_loss_of", (machine, process)), WorkLoss)
+
+    async def quarantines(self) -> list[WorkLoss]:
+        """Everything in quarantine, by machine and process."""
+        return _each(await self._core.call_async("work_quarantines", ()), WorkLoss)
+
+    async def release_quarantine(self, machine: UUID, process: str, component: str | None = None) -> bool:
+        """Let the process have the machine again, at once; False when that was not in quarantine.
+
+        Its losses and the quarantine's backoff are forgotten, so that the next backoff is a first one. `component` is
+        recorded in history as who did it.
+        """
+        return await self._core.call_count_async("work_release_quarantine", (machine, process, component)) > 0
 
     # Tags. To set one replaces the machine's earlier row whole; to delete one says whether it was there.
 

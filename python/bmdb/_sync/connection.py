@@ -24,6 +24,7 @@ from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
 from bmdb.model import HistoryEvent, SessionInfo
+from bmdb.process import Process, name_of
 from bmdb.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Connection(Unique):
         self._server = server
         self._owner = os.getpid()
         self._listener = Listener(core)
+        self._processes: frozenset[Process] = frozenset()
         track(self)
 
     @classmethod
@@ -152,6 +154,32 @@ class Connection(Unique):
         with Nesting(self._core):
             return Session(self, self._core.start_session(_seconds(interval), processor))
 
+    def register(self, *processes: Process, replace: bool = False) -> None:
+        """Stores the processes' exclusions, crash backoffs and quarantines, which then hold for every worker.
+
+        `work()` does it by itself the first time that it is given a Process, so this is for whoever wants it done
+        before, or `replace`. In one transaction of its own; what is stored already costs no write, and what this
+        connection has registered before no question.
+
+        Only adds: exclusions that are stored stay, also those that a process declared in another version, and settings
+        that are None change nothing. With `replace` the processes given are stored as they are, and what they had
+        declared before is taken back; exclusions that other processes declared stay. Leases that are held already
+        are left alone, and claims under way are judged as they began.
+
+        Raises DatabaseError with the sqlstate 42501 when something has to be written and this role may not,
+        MigrationError when the schema is too old, WorkStateError inside a transaction's callback.
+        """
+        for process in processes:
+            if not isinstance(process, Process):
+                raise TypeError(f"a Process is registered, not {type(process).__name__}")
+        new = [process for process in processes if replace or process not in self._processes]
+        if not new:
+            return
+        with Nesting(self._core):
+            self._core.register(new, replace)
+        names = {process.name for process in new if replace}
+        self._processes = frozenset(new).union(known for known in self._processes if known.name not in names)
+
     def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""
         return self._read(lambda q: q.history_of(machine))
@@ -159,6 +187,15 @@ class Connection(Unique):
     def session_info(self, session_id: UUID) -> SessionInfo | None:
         """The session's row, live or expired; None once it is closed or collected."""
         return self._read(lambda q: q.session(session_id))
+
+    def release_quarantine(self, machine: UUID, process: str | Process) -> bool:
+        """Lets the process have the machine again, at once; returns False when that was not in quarantine.
+
+        For whoever has seen to what its holders were lost on. The losses and the quarantine's backoff are forgotten,
+        so that the next backoff is a first one. History says `QuarantineReleased`, with this connection's component.
+        """
+        name = name_of(process)
+        return self._read(lambda q: q.release_quarantine(machine, name, self._core.component))
 
     def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""

@@ -171,12 +171,13 @@ class Session(Unique):
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> Work:
-        """Leases a machine that needs `process`: a `Process`, or just its name.
+        """Leases a machine that needs `process`: a `Process`, which is registered the first time, or just its name.
 
         `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
-        first of them that nobody holds under this process is leased. It may run many times and should only read. The
-        transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
-        machine that somebody leased or finished meanwhile is never leased by mistake.
+        first of them is leased that nobody holds under this process, or under one that excludes it or that it excludes,
+        and that is not in quarantine. It may run many times and should only read. The transaction has one snapshot for
+        retrieval and lease: at "read committed" it runs at "repeatable read", and a machine that somebody leased or
+        finished meanwhile is never leased by mistake.
 
         When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` runs again.
 
@@ -188,8 +189,8 @@ class Session(Unique):
         asyncio it also cancels the task inside when the lease is lost, and raises what `work.check()` would.
 
         Raises NothingToDo when `retrieve` returned nothing (or raised it), WorkConflictError when all machines that it
-        returned are taken, DatabaseError with constraint `work_machine_fkey` for a machine that does not exist,
-        ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
+        returned are taken in one of these ways, DatabaseError with constraint `work_machine_fkey` for a machine that
+        does not exist, ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
         """
         check_callback(retrieve, asynchronous=False)
         hold = positive_seconds("max_hold", max_hold)
@@ -204,6 +205,8 @@ class Session(Unique):
         max_retries: int | None,
     ) -> Work:
         name = name_of(process)
+        if isinstance(process, Process):
+            self._connection.register(process)
         try:
             claimed = self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
@@ -235,7 +238,8 @@ class Session(Unique):
             claimed = leased = tx.claim(process, machines)
             if leased is None:
                 raise WorkConflictError(
-                    f"all {len(machines)} machines offered are being worked on under process {process!r}"
+                    f"all {len(machines)} machines offered are being worked on under process {process!r} or one that"
+                    " excludes it, or are in quarantine"
                 )
             return leased
 

@@ -17,7 +17,7 @@ from bmdb.cli import backoff as _backoff
 from bmdb.cli import fleet
 from bmdb.cli import loops as _loops
 from bmdb.cli.durations import parse_duration
-from bmdb.cli.terminal import print_error, print_json, print_table
+from bmdb.cli.terminal import print_error, print_json, print_table, visible
 from bmdb.conninfo import ENVIRONMENT_VARIABLE
 
 __all__ = ["app"]
@@ -232,6 +232,26 @@ def history(
         print_json({"machine_id": machine, "events": [fleet.event_document(event) for event in events]})
     else:
         print_table(fleet.EVENT_COLUMNS, (fleet.event_cells(event, full) for event in events), fixed=fleet.FIXED)
+
+
+@app.command("release-quarantine")
+def release_quarantine(
+    machine: Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.")],
+    process: Annotated[str, typer.Argument(metavar="PROCESS", help="The process that was kept off it.")],
+    conninfo: Conninfo = None,
+) -> None:
+    """Let a process have a machine again.
+
+    For one in quarantine because its holders were lost over and over. `bmdb machines` shows quarantines among the
+    backoffs. Ends with status 1 if there is none.
+    """
+    with _opened(conninfo) as connection:
+        released = connection.release_quarantine(machine, process)
+    if not released:
+        raise BadAnswer(
+            f"machine {machine} is not in quarantine for process {visible(process)}: `bmdb machines` lists what is"
+        )
+    print(f"process {visible(process)} may have machine {machine} again")
 
 
 @app.command()

@@ -22,6 +22,9 @@ STATISTICS_COLUMNS = ("WHAT", "PROCESS", "COUNT")
 # Cut or wrapped, an id is of no use.
 FIXED = frozenset({"SESSION", "MACHINE", "TIME"})
 
+# The year of a backoff that stands for a quarantine.
+_NEVER = 9999
+
 ItemT = TypeVar("ItemT", bound="SessionUse | MachineState")
 
 
@@ -135,6 +138,8 @@ def _lease(lease: ActiveWork) -> str:
 
 
 def _backoff(backoff: WorkBackoff) -> str:
+    if backoff.until.year == _NEVER:
+        return f"{one_line(backoff.process)} in quarantine: {summary(backoff.cause)}"
     return f"{one_line(backoff.process)} until {_time(backoff.until)}: {summary(backoff.cause)}"
 
 

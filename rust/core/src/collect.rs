@@ -1,4 +1,5 @@
-//! Collection: what expired sessions held becomes free again, with a `Lost` event in history for each lease.
+//! Collection: what expired sessions held becomes free again, with a `Lost` event in history for each lease, its
+//! process's crash backoff, and after too many losses in a row a quarantine.
 //!
 //! Any live process collects. Nothing here waits for a lock: what is locked is left for the next pass.
 
@@ -6,14 +7,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::backoff::Previous;
 use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result};
 use crate::events::{Events, Level};
 use crate::metrics::Metrics;
 use crate::migrate::explain_missing_schema;
 use crate::pool::Pool;
+use crate::process::stored_backoff;
 use crate::queries;
 use crate::retry::Limits;
 use crate::transaction::{Conclusion, Opening, Plan, Transaction, uuid};
@@ -111,8 +115,7 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
             .map_or(0, |row| row.get::<_, i64>("beyond_reach"));
         collected.beyond_reach = u64::try_from(beyond).unwrap_or(0);
     }
-    let ids =
-        |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<Uuid>>();
+    let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<Uuid>>();
     let expired = ids(tx
         .query(queries::COLLECT_LOCK_EXPIRED.sql, &[Param::Int(BATCH)])
         .await?);
@@ -137,8 +140,74 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
     let row = rows
         .first()
         .ok_or_else(|| Error::ConnectionFailed("collection returned no row".to_owned()))?;
+    follow_up(tx, &rows).await?;
     let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
     collected.sessions = count("sessions");
     collected.leases = count("leases");
     Ok((found, collected))
+}
+
+/// What follows for the machines whose holders were lost, by the definitions of their processes.
+async fn follow_up(tx: &mut Transaction, lost: &[Row]) -> Result<()> {
+    let mut backoffs: [Vec<Param>; 5] = Default::default();
+    let mut quarantines: [Vec<Param>; 6] = Default::default();
+    for row in lost {
+        // The one row of a collection in which there is nothing to follow up.
+        let Some(machine) = row.get::<_, Option<Uuid>>("machine_id") else {
+            continue;
+        };
+        let process = Param::Text(row.get("process"));
+        let session: Uuid = row.get("session_id");
+        let component: String = row.get("component");
+        if let Some(backoff) = stored_backoff(row) {
+            let previous: Option<i64> = row.get("last_interval_seconds");
+            let period = backoff.next(previous.map(Previous::from_whole_seconds));
+            let wait = backoff.jittered(period, fastrand::f64());
+            let cause = format!("the holder was lost: session {session} of {component}");
+            append(
+                &mut backoffs,
+                [
+                    uuid(machine),
+                    process.clone(),
+                    Param::Int(wait),
+                    Param::Int(period),
+                    Param::Text(cause),
+                ],
+            );
+        }
+        let losses: i32 = row.get("losses");
+        let enough: Option<i32> = row.get("quarantine_after");
+        if enough.is_some_and(|enough| losses >= enough) {
+            let cause = format!(
+                "quarantined after {losses} lost holders in a row, the last one session {session} of {component}"
+            );
+            append(
+                &mut quarantines,
+                [
+                    uuid(machine),
+                    process,
+                    uuid(session),
+                    Param::Text(component),
+                    Param::Int(row.get("token")),
+                    Param::Text(cause),
+                ],
+            );
+        }
+    }
+    if !backoffs[0].is_empty() {
+        let params = backoffs.map(Param::Array);
+        tx.query(queries::COLLECT_BACK_OFF.sql, &params).await?;
+    }
+    if !quarantines[0].is_empty() {
+        let params = quarantines.map(Param::Array);
+        tx.query(queries::COLLECT_QUARANTINE.sql, &params).await?;
+    }
+    Ok(())
+}
+
+/// One more row, in columns.
+fn append<const N: usize>(columns: &mut [Vec<Param>; N], row: [Param; N]) {
+    for (column, value) in columns.iter_mut().zip(row) {
+        column.push(value);
+    }
 }

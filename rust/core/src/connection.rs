@@ -19,6 +19,7 @@ use crate::lease::{Loss, Moment};
 use crate::metrics::Metrics;
 use crate::migrate;
 use crate::pool::Pool;
+use crate::process::{self, Definition};
 use crate::queries;
 use crate::retry::Limits;
 use crate::session::{SessionState, whole_interval};
@@ -147,6 +148,12 @@ impl Connection {
         self.settings.isolation
     }
 
+    /// For people: which part of the fleet manager this is.
+    #[must_use]
+    pub fn component(&self) -> &str {
+        &self.settings.component
+    }
+
     /// True once closed.
     #[must_use]
     pub fn closed(&self) -> bool {
@@ -219,8 +226,12 @@ impl Connection {
         let mut tx = Transaction::new(self.pool.clone(), own_plan());
         loop {
             tx.begin().await?;
+            let current = migrate::require_current(&mut tx).await;
             let sent = self.clock.now();
-            let outcome = tx.query(queries::SESSION_START.sql, &params).await;
+            let outcome = match current {
+                Ok(()) => tx.query(queries::SESSION_START.sql, &params).await,
+                Err(error) => Err(error),
+            };
             let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
             match (tx.conclude(raised).await?, outcome) {
                 (Conclusion::Again, _) => {}
@@ -301,6 +312,11 @@ impl Connection {
     #[must_use]
     pub fn unfenced(&self) -> Transaction {
         Transaction::new(self.pool.clone(), own_plan())
+    }
+
+    /// Stores what the database keeps of these processes.
+    pub async fn register(&self, definitions: &[Definition], replace: bool) -> Result<()> {
+        process::register(&self.pool, definitions, replace).await
     }
 
     /// Collects now.

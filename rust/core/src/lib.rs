@@ -27,6 +27,7 @@ pub mod migrate;
 pub mod overdue;
 pub mod pace;
 pub mod pool;
+pub mod process;
 pub mod queries;
 pub mod reflect;
 pub mod retry;

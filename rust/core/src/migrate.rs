@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::pool::{Conn, Pool};
 use crate::queries;
 use crate::sqlstate;
+use crate::transaction::Transaction;
 use crate::value::Param;
 
 struct Migration {
@@ -28,7 +29,11 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Migration] = &[migration!(1, "0001_leases"), migration!(2, "0002_tags")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_leases"),
+    migration!(2, "0002_tags"),
+    migration!(3, "0003_processes"),
+];
 
 /// The version that this library was written for.
 #[must_use]
@@ -67,6 +72,20 @@ pub fn check_not_too_new(version: i64) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a schema older than this library, whose statements would fail on it one by one.
+pub(crate) async fn require_current(tx: &mut Transaction) -> Result<()> {
+    let rows = tx.query(queries::SCHEMA_VERSION.sql, &[]).await?;
+    let version = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+    if version >= latest() {
+        return Ok(());
+    }
+    Err(Error::Migration(format!(
+        "this database has no bmdb schema, or an older one (version {version}, and this library needs {}): call \
+         migrate() once, or connect(migrate=True)",
+        latest()
+    )))
 }
 
 /// Brings the schema to version `to`, the latest by default, and returns the version reached. Safe to call from many

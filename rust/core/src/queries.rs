@@ -48,11 +48,13 @@ macro_rules! queries {
 queries! {
     AGENT_AUTHENTICATE = "agent", "authenticate", One;
     AGENT_OS_INSTALLATION_OF = "agent", "os_installation_of", One;
+    COLLECT_BACK_OFF = "collect", "back_off", None;
     COLLECT_BUSY = "collect", "busy", Many;
     COLLECT_END_STALLED = "collect", "end_stalled", One;
     COLLECT_LOCK_EXPIRED = "collect", "lock_expired", Many;
-    COLLECT_LOSE = "collect", "lose", One;
+    COLLECT_LOSE = "collect", "lose", Many;
     COLLECT_OUTLOOK = "collect", "outlook", One;
+    COLLECT_QUARANTINE = "collect", "quarantine", None;
     MACHINE_ADD_PROVIDED = "machine", "add_provided", None;
     MACHINE_BY_ID = "machine", "by_id", One;
     MACHINE_DELETE_AGENT_HEARTBEAT = "machine", "delete_agent_heartbeat", None;
@@ -70,6 +72,10 @@ queries! {
     MACHINE_SET_OS_INSTALLATION_REPORT = "machine", "set_os_installation_report", None;
     MACHINE_SET_OS_INSTALLATION_REQUEST = "machine", "set_os_installation_request", None;
     MACHINE_UPDATE_PROVIDER_STATUS = "machine", "update_provider_status", None;
+    PROCESS_EXCLUDE = "process", "exclude", None;
+    PROCESS_INCLUDE = "process", "include", None;
+    PROCESS_REGISTER = "process", "register", None;
+    PROCESS_STORED = "process", "stored", Many;
     SCHEMA_CREATE = "schema", "create", None;
     SCHEMA_FORGET = "schema", "forget", None;
     SCHEMA_LOCK = "schema", "lock", One;
@@ -118,6 +124,9 @@ queries! {
     WORK_LIST = "work", "list", Many;
     WORK_LISTEN = "work", "listen", None;
     WORK_NOTIFY = "work", "notify", None;
+    WORK_LOSS_OF = "work", "loss_of", One;
+    WORK_QUARANTINES = "work", "quarantines", Many;
+    WORK_RELEASE_QUARANTINE = "work", "release_quarantine", None;
     WORK_RELEASE = "work", "release", None;
     WORK_START = "work", "start", One;
     WORK_RECORDED = "work", "recorded", One;

@@ -23,6 +23,7 @@ use crate::drive;
 use crate::error::to_python;
 use crate::foreign::ForeignTransaction;
 use crate::metrics;
+use crate::process::{Process, definitions};
 use crate::session::Session;
 use crate::transaction::{Kind, Transaction};
 use crate::value::value_to_python;
@@ -332,6 +333,31 @@ impl Connection {
     /// A transaction that no session fences, for reading.
     fn unfenced(&self) -> Transaction {
         Transaction::new(&self.core, bmdb_core::collect::own_plan(), Kind::Plain)
+    }
+
+    /// For people: which part of the fleet manager this is.
+    #[getter]
+    fn component(&self) -> &str {
+        self.core.component()
+    }
+
+    /// Stores what the database keeps of these processes.
+    fn register(&self, py: Python<'_>, processes: Vec<Process>, replace: bool) -> PyResult<()> {
+        drive::run(py, self.core.register(&definitions(processes), replace))
+    }
+
+    fn register_async<'py>(
+        &self,
+        py: Python<'py>,
+        processes: Vec<Process>,
+        replace: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, definitions) = (self.core.clone(), definitions(processes));
+        drive::spawn(
+            py,
+            async move { core.register(&definitions, replace).await },
+            |py, ()| Ok(py.None()),
+        )
     }
 
     /// Collects: returns the numbers of sessions and leases removed.

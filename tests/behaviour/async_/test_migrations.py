@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import bmdb
 
 Sql = psycopg.Connection[Any]
-LATEST = 2
+LATEST = 3
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
@@ -45,7 +46,7 @@ class TestUp:
             assert await connection.migrate() == LATEST
             assert await connection.schema_version() == LATEST
         assert {"machines", "sessions", "work", "work_history", "work_backoff", "machine_provided"} <= tables(empty)
-        assert versions(empty) == [1, 2]
+        assert versions(empty) == [1, 2, 3]
 
     async def test_on_connecting(self, empty_database: str) -> None:
         async with (
@@ -63,7 +64,7 @@ class TestUp:
         assert await connection.migrate() == LATEST
         assert await connection.migrate() == LATEST
         assert tables(sql) == before
-        assert versions(sql) == [1, 2]
+        assert versions(sql) == [1, 2, 3]
         assert await session.transact(lambda q: q.fetch_value("SELECT machine_id FROM machines")) == machine.machine_id
 
     async def test_step_by_step(self, empty_database: str, empty: Sql) -> None:
@@ -92,7 +93,7 @@ class TestUp:
     async def test_there_are_no_other_versions(self, to: int, connection: bmdb.AsyncConnection, sql: Sql) -> None:
         with pytest.raises(bmdb.MigrationError, match=rf"no schema version {to}: choose 0 to {LATEST}"):
             await connection.migrate(to=to)
-        assert versions(sql) == [1, 2]
+        assert versions(sql) == [1, 2, 3]
 
 
 class TestDown:
@@ -132,7 +133,7 @@ class TestVersions:
         for migrate in [False, True]:
             with pytest.raises(bmdb.MigrationError, match=rf"version {LATEST + 2}.*knows {LATEST}: upgrade pybmdb"):
                 await bmdb.AsyncConnection.connect(database, component="test", migrate=migrate)
-        assert versions(sql) == [1, 2, 3, 4]
+        assert versions(sql) == [1, 2, 3, 4, 5]
 
     async def test_two_versions_ahead_is_not_migrated(self, connection: bmdb.AsyncConnection, sql: Sql) -> None:
         """Somebody upgraded the fleet while this connection was open."""
@@ -147,7 +148,45 @@ class TestVersions:
             assert await connection.migrate() == LATEST + 1
             async with await connection.start_session() as session:
                 assert await session.transact(lambda q: q.count_machines()) == 0
-        assert versions(sql) == [1, 2, 3]
+        assert versions(sql) == [1, 2, 3, 4]
+
+
+class TestOlderSchema:
+    """A library needs its own schema at least: workers are upgraded after the schema, or migrate it themselves."""
+
+    async def test_a_session_is_refused(self, empty_database: str) -> None:
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            await connection.migrate(to=LATEST - 1)
+            with pytest.raises(bmdb.MigrationError, match=rf"version {LATEST - 1}.*needs {LATEST}.*migrate=True"):
+                await connection.start_session()
+            with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
+                await connection.register(bmdb.Process("A", excludes=("B",)))
+            await connection.migrate()
+            async with await connection.start_session() as session:
+                await session.transact(lambda q: q.new_machine())
+
+    async def test_who_may_use_leases_may_use_what_came_later(self, empty_database: str, empty: Sql) -> None:
+        """Workers of the version before, with few rights, run on when somebody migrates beside them."""
+        role = f"bmdb_role_{uuid4().hex[:12]}"
+        async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+            await connection.migrate(to=2)
+            empty.execute(f"CREATE ROLE {role} LOGIN")  # type: ignore[arg-type]
+            try:
+                empty.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")  # type: ignore[arg-type]
+                await connection.migrate()
+                lowly = make_conninfo(empty_database, user=role)
+                async with (
+                    await bmdb.AsyncConnection.connect(lowly, component="lowly") as later,
+                    await later.start_session() as session,
+                ):
+                    machine = (await session.transact(lambda q: q.new_machine())).machine_id
+                    process = bmdb.Process("A", excludes=("B",), quarantine_after=1)
+                    await (await session.work(process, lambda q: [machine])).finish()
+                    assert not await later.release_quarantine(machine, "A")
+            finally:
+                empty.execute("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s", [role])
+                empty.execute(f"DROP OWNED BY {role}")  # type: ignore[arg-type]
+                empty.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
 
 
 class TestWithoutSchema:

@@ -9,11 +9,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import bmdb
 
 Sql = psycopg.Connection[Any]
-LATEST = 2
+LATEST = 3
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
@@ -46,7 +47,7 @@ class TestUp:
             assert connection.migrate() == LATEST
             assert connection.schema_version() == LATEST
         assert {"machines", "sessions", "work", "work_history", "work_backoff", "machine_provided"} <= tables(empty)
-        assert versions(empty) == [1, 2]
+        assert versions(empty) == [1, 2, 3]
 
     def test_on_connecting(self, empty_database: str) -> None:
         with (
@@ -62,7 +63,7 @@ class TestUp:
         assert connection.migrate() == LATEST
         assert connection.migrate() == LATEST
         assert tables(sql) == before
-        assert versions(sql) == [1, 2]
+        assert versions(sql) == [1, 2, 3]
         assert session.transact(lambda q: q.fetch_value("SELECT machine_id FROM machines")) == machine.machine_id
 
     def test_step_by_step(self, empty_database: str, empty: Sql) -> None:
@@ -91,7 +92,7 @@ class TestUp:
     def test_there_are_no_other_versions(self, to: int, connection: bmdb.Connection, sql: Sql) -> None:
         with pytest.raises(bmdb.MigrationError, match=rf"no schema version {to}: choose 0 to {LATEST}"):
             connection.migrate(to=to)
-        assert versions(sql) == [1, 2]
+        assert versions(sql) == [1, 2, 3]
 
 
 class TestDown:
@@ -131,7 +132,7 @@ class TestVersions:
         for migrate in [False, True]:
             with pytest.raises(bmdb.MigrationError, match=rf"version {LATEST + 2}.*knows {LATEST}: upgrade pybmdb"):
                 bmdb.connect(database, component="test", migrate=migrate)
-        assert versions(sql) == [1, 2, 3, 4]
+        assert versions(sql) == [1, 2, 3, 4, 5]
 
     def test_two_versions_ahead_is_not_migrated(self, connection: bmdb.Connection, sql: Sql) -> None:
         """Somebody upgraded the fleet while this connection was open."""
@@ -146,7 +147,45 @@ class TestVersions:
             assert connection.migrate() == LATEST + 1
             with connection.start_session() as session:
                 assert session.transact(lambda q: q.count_machines()) == 0
-        assert versions(sql) == [1, 2, 3]
+        assert versions(sql) == [1, 2, 3, 4]
+
+
+class TestOlderSchema:
+    """A library needs its own schema at least: workers are upgraded after the schema, or migrate it themselves."""
+
+    def test_a_session_is_refused(self, empty_database: str) -> None:
+        with bmdb.connect(empty_database, component="test") as connection:
+            connection.migrate(to=LATEST - 1)
+            with pytest.raises(bmdb.MigrationError, match=rf"version {LATEST - 1}.*needs {LATEST}.*migrate=True"):
+                connection.start_session()
+            with pytest.raises(bmdb.MigrationError, match=r"migrate\(\)"):
+                connection.register(bmdb.Process("A", excludes=("B",)))
+            connection.migrate()
+            with connection.start_session() as session:
+                session.transact(lambda q: q.new_machine())
+
+    def test_who_may_use_leases_may_use_what_came_later(self, empty_database: str, empty: Sql) -> None:
+        """Workers of the version before, with few rights, run on when somebody migrates beside them."""
+        role = f"bmdb_role_{uuid4().hex[:12]}"
+        with bmdb.connect(empty_database, component="test") as connection:
+            connection.migrate(to=2)
+            empty.execute(f"CREATE ROLE {role} LOGIN")  # type: ignore[arg-type]
+            try:
+                empty.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")  # type: ignore[arg-type]
+                connection.migrate()
+                lowly = make_conninfo(empty_database, user=role)
+                with (
+                    bmdb.connect(lowly, component="lowly") as later,
+                    later.start_session() as session,
+                ):
+                    machine = session.transact(lambda q: q.new_machine()).machine_id
+                    process = bmdb.Process("A", excludes=("B",), quarantine_after=1)
+                    session.work(process, lambda q: [machine]).finish()
+                    assert not later.release_quarantine(machine, "A")
+            finally:
+                empty.execute("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s", [role])
+                empty.execute(f"DROP OWNED BY {role}")  # type: ignore[arg-type]
+                empty.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
 
 
 class TestWithoutSchema:

@@ -1,12 +1,36 @@
+-- Ends the leases of these sessions and the sessions, counts the losses, and tells what follows from each by the process's
+-- definition. There is one row at least. A machine that somebody has locked is not counted: nothing here waits.
 WITH lost AS (
     DELETE FROM work WHERE session_id = ANY($1::uuid[]) RETURNING machine_id, process, session_id, token
+), named AS (
+    SELECT lost.machine_id, lost.process, lost.session_id, lost.token, s.session_component_name AS component
+    FROM lost JOIN sessions AS s ON s.session_id = lost.session_id
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT lost.machine_id, lost.process, 'Lost', lost.session_id, s.session_component_name, lost.token
-    FROM lost JOIN sessions AS s ON s.session_id = lost.session_id
+    SELECT machine_id, process, 'Lost', session_id, component, token FROM named
     RETURNING 1
+), counted AS (
+    INSERT INTO work_loss AS l (machine_id, process, losses, last_lost_at)
+    SELECT free.machine_id, free.process, 1, clock_timestamp()
+    FROM (
+        SELECT lost.machine_id, lost.process
+        FROM lost JOIN machines AS m ON m.machine_id = lost.machine_id
+        FOR KEY SHARE OF m SKIP LOCKED
+    ) AS free
+    ORDER BY free.machine_id, free.process
+    ON CONFLICT (machine_id, process) DO UPDATE SET losses = l.losses + 1, last_lost_at = excluded.last_lost_at
+    RETURNING l.machine_id, l.process, l.losses
 ), ended AS (
     DELETE FROM sessions WHERE session_id = ANY($1::uuid[]) RETURNING 1
 )
-SELECT (SELECT count(*) FROM ended) AS sessions, (SELECT count(*) FROM lost) AS leases,
-    (SELECT count(*) FROM audited) AS audited
+SELECT totals.sessions, totals.leases, what.*
+FROM (SELECT (SELECT count(*) FROM ended) AS sessions, (SELECT count(*) FROM lost) AS leases) AS totals
+LEFT JOIN (
+    SELECT named.machine_id, named.process, named.session_id, named.component, named.token, counted.losses,
+        p.crash_backoff_initial, p.crash_backoff_maximum, p.crash_backoff_exponent, p.crash_backoff_jitter,
+        p.quarantine_after, b.last_interval_seconds
+    FROM named
+    JOIN counted ON counted.machine_id = named.machine_id AND counted.process = named.process
+    JOIN processes AS p ON p.process = named.process
+    LEFT JOIN work_backoff AS b ON b.machine_id = named.machine_id AND b.process = named.process
+) AS what ON true

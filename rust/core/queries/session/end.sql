@@ -1,6 +1,10 @@
 -- Whoever waits for what the session held is told (see work/notify.sql); nothing held, nobody told.
 WITH released AS (
     DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
+), recovered AS (
+    DELETE FROM work_loss AS l USING released
+    WHERE l.machine_id = released.machine_id AND l.process = released.process AND l.quarantined_at IS NULL
+    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
     SELECT machine_id, process, 'Canceled', $1, $2, token FROM released

@@ -2,6 +2,10 @@ WITH ended AS (
     DELETE FROM work
     WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
     RETURNING machine_id, process, session_id, token
+), recovered AS (
+    DELETE FROM work_loss AS l USING ended
+    WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
+    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
     SELECT machine_id, process, 'Canceled', session_id, $5::text, token FROM ended

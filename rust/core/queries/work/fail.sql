@@ -9,6 +9,10 @@ WITH ended AS (
     ON CONFLICT (machine_id, process) DO UPDATE
     SET until = excluded.until, cause = excluded.cause, last_interval_seconds = excluded.last_interval_seconds
     RETURNING 1
+), recovered AS (
+    DELETE FROM work_loss AS l USING ended
+    WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
+    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, failed_cause, session_id, component, token)
     SELECT machine_id, process, 'Failed', $6::text, session_id, $5::text, token FROM ended

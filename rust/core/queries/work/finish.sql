@@ -7,6 +7,10 @@ WITH ended AS (
 ), forgiven AS (
     DELETE FROM work_backoff AS b USING ended WHERE b.machine_id = ended.machine_id AND b.process = ended.process
     RETURNING 1
+), recovered AS (
+    DELETE FROM work_loss AS l USING ended
+    WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
+    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
     SELECT machine_id, process, 'Finished', session_id, $5::text, token FROM ended
