@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from bmdb import _core
 from bmdb._core import Backoff
+from bmdb.durations import positive_seconds
 
 __all__ = ["Process", "name_of"]
 
@@ -63,7 +63,7 @@ class Process:
         _core.check_process(self.name)
         set_field(self, "backoff", backoff)
         set_field(self, "excludes", _excluded(self.name, excludes))
-        set_field(self, "max_hold", _held(max_hold))
+        set_field(self, "max_hold", positive_seconds("max_hold", max_hold))
         set_field(self, "crash_backoff", crash_backoff)
         set_field(self, "quarantine_after", _losses(quarantine_after))
 
@@ -93,18 +93,6 @@ def _excluded(name: str, excludes: object) -> tuple[str, ...]:
         if excluded != name:
             names[excluded] = None
     return tuple(names)
-
-
-def _held(max_hold: object) -> float | None:
-    if max_hold is None:
-        return None
-    if isinstance(max_hold, timedelta):
-        max_hold = max_hold.total_seconds()
-    if not isinstance(max_hold, int | float) or isinstance(max_hold, bool):
-        raise TypeError(f"max_hold must be seconds, a timedelta or None, not {type(max_hold).__name__}")
-    if not math.isfinite(max_hold) or max_hold <= 0:
-        raise ValueError(f"max_hold must be more than 0 seconds, not {max_hold}")
-    return float(max_hold)
 
 
 def _losses(quarantine_after: object) -> int | None:

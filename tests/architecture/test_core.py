@@ -29,7 +29,7 @@ IMPURE = re.compile(
 RANKS = [
     {"session"},
     {"settle", "transaction"},
-    {"collect", "work"},
+    {"collect", "process", "work"},
     {"foreign", "overdue"},
     {"heartbeat"},
     {"connection"},

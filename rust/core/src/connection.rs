@@ -226,7 +226,7 @@ impl Connection {
         let mut tx = Transaction::new(self.pool.clone(), own_plan());
         loop {
             tx.begin().await?;
-            let current = migrate::require_current(&mut tx).await;
+            let current = require_schema(&mut tx).await;
             let sent = self.clock.now();
             let outcome = match current {
                 Ok(()) => tx.query(queries::SESSION_START.sql, &params).await,
@@ -413,6 +413,12 @@ enum Closing {
     NotBegun,
     Begun,
     Done,
+}
+
+/// Refuses a schema older than this library.
+async fn require_schema(tx: &mut Transaction) -> Result<()> {
+    let rows = tx.query(queries::SCHEMA_VERSION.sql, &[]).await?;
+    migrate::check_not_too_old(rows.first().map_or(0, |row| row.get(0)))
 }
 
 async fn end_within(tx: &mut Transaction, session: &SessionState) -> Result<()> {
