@@ -7,7 +7,7 @@ use bmdb_core::config::Config;
 use bmdb_core::connection::{Connection as Core, Settings};
 use bmdb_core::dialect::Isolation;
 use bmdb_core::drive::Drive;
-use bmdb_core::error::{Error, Result, TransactionId};
+use bmdb_core::error::{Result, TransactionId};
 use bmdb_core::events::Level;
 use bmdb_core::transaction::Plan;
 use bmdb_core::value::Value;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::drive;
 use crate::error::to_python;
 use crate::foreign::ForeignTransaction;
+use crate::limits::{isolation, optional_isolation, optional_retries, retries};
 use crate::metrics;
 use crate::process::{Process, definitions};
 use crate::session::Session;
@@ -70,39 +71,6 @@ fn limit(seconds: f64) -> PyResult<Duration> {
     let seconds = if seconds < 0.0 { 0.0 } else { seconds };
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
-}
-
-pub(crate) fn isolation(name: &str) -> Result<Isolation> {
-    Isolation::parse(name).ok_or_else(|| {
-        Error::Config(format!(
-            "isolation must be 'serializable', 'repeatable read' or 'read committed', not {name:?}"
-        ))
-    })
-}
-
-pub(crate) fn retries(number: i64) -> Result<u32> {
-    u32::try_from(number).map_err(|_| {
-        Error::Config(format!(
-            "max_retries must be a whole number from 0 to {}, not {number}",
-            u32::MAX
-        ))
-    })
-}
-
-fn optional_retries(py: Python<'_>, number: Option<i64>) -> PyResult<Option<u32>> {
-    number
-        .map(retries)
-        .transpose()
-        .map_err(|error| to_python(py, error))
-}
-
-pub(crate) fn optional_isolation(
-    py: Python<'_>,
-    name: Option<&str>,
-) -> PyResult<Option<Isolation>> {
-    name.map(isolation)
-        .transpose()
-        .map_err(|error| to_python(py, error))
 }
 
 fn collected(outcome: bmdb_core::collect::Collected) -> (u64, u64) {

@@ -18,9 +18,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::connection::{isolation, retries};
 use crate::drive;
 use crate::error::{failure_in_chain, to_python};
+use crate::limits::{isolation, retries};
 use crate::retry::{describe, event_of, failure_name, failure_of};
 use crate::value::value_to_python;
 

@@ -5,6 +5,7 @@ mod connection;
 mod drive;
 mod error;
 mod foreign;
+mod limits;
 mod metrics;
 mod pace;
 mod process;
