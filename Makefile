@@ -70,6 +70,7 @@ check: venv ## every gate that runs no database: format, lint, types, contracts,
 	$(BIN)/python tools/generate_sync.py --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m mypy
+	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt bmdb._core
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 	$(BIN)/python -m pytest tests/architecture

@@ -76,9 +76,9 @@ async def read(q: bmdb.AsyncQueries, *, name: str) -> Any:
 async def test_a_plain_callback_may_return_a_plain_value(session: bmdb.AsyncSession, machines: MakeMachines) -> None:
     rack = machines(1)
     value = object()
-    returned: Any = await session.transact(lambda q: value)  # type: ignore[arg-type, return-value]
+    returned: Any = await session.transact(lambda q: value)
     assert returned is value
-    work = await session.work(PROCESS, lambda q: rack)  # type: ignore[arg-type, return-value]
+    work = await session.work(PROCESS, lambda q: rack)
     assert work.machine == rack[0]
     await work.cancel()
 
@@ -134,7 +134,7 @@ async def test_a_finish_inside_another_transaction_is_refused(
     session: bmdb.AsyncSession, machines: MakeMachines
 ) -> None:
     rack = machines(1)
-    work = await session.work(PROCESS, lambda q: rack)  # type: ignore[arg-type, return-value]
+    work = await session.work(PROCESS, lambda q: rack)
     with pytest.raises(bmdb.WorkStateError) as caught:
         await session.transact(lambda q: work.finish())
     # Also while the exception holds the frames that it passed through.
@@ -188,7 +188,7 @@ async def test_closing_is_no_loss_to_tell_of(database: str) -> None:
 async def test_collection(twin: bmdb.AsyncConnection, machines: MakeMachines, sql: Sql) -> None:
     rack = machines(1)
     async with await twin.start_session(interval=60) as session:
-        await session.work(PROCESS, lambda q: rack)  # type: ignore[arg-type, return-value]
+        await session.work(PROCESS, lambda q: rack)
         sql.execute("UPDATE sessions SET session_deadline = clock_timestamp() - interval '1 s'")
         assert await twin.collect() == (1, 1)
     assert events(sql, rack[0]) == ["Started", "Lost"]

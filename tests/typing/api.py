@@ -10,14 +10,12 @@ from uuid import UUID
 import psycopg
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session as OrmSession
 
 import bmdb
 from bmdb.metrics import Collector
 from bmdb.model import ActiveWork, HistoryEvent, Machine, ProvidedMachine, SessionInfo, SessionUse, WorkBackoff
-from bmdb.psycopg import AsyncPsycopgQueries, PsycopgQueries, run_transaction
-from bmdb.sqlalchemy import AsyncOrmQueries
+from bmdb.psycopg import PsycopgQueries, run_transaction
 from bmdb.statistics import Statistics
 
 State = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
@@ -85,29 +83,6 @@ def on_psycopg(q: PsycopgQueries) -> int:
     return q.connection.execute("…").rowcount
 
 
-async def async_foreign_connections(
-    session: bmdb.AsyncSession, work: bmdb.AsyncWork, pg: psycopg.AsyncConnection[Any], engine: AsyncEngine
-) -> None:
-    assert_type(await session.transact(on_async_psycopg, connection=pg), int)
-    assert_type(await session.transact(on_async_orm, engine=engine), None)
-    await work.finish(on_async_orm, engine=engine)
-    assert_type(await run_transaction(pg, on_connection), str)
-    await session.transact(on_async_psycopg, engine=engine)
-    await session.transact(on_async_orm, connection=pg)  # type: ignore[arg-type]
-
-
-async def on_async_psycopg(q: AsyncPsycopgQueries) -> int:
-    return (await q.connection.execute("…")).rowcount
-
-
-async def on_async_orm(q: AsyncOrmQueries) -> None:
-    await q.orm.flush()
-
-
-async def on_connection(conn: psycopg.AsyncConnection[Any]) -> str:
-    return conn.info.dbname
-
-
 def works(work: bmdb.Work) -> None:
     assert_type(work.machine, UUID)
     assert_type(work.process, str)
@@ -119,6 +94,14 @@ def works(work: bmdb.Work) -> None:
     work.fail("cause")
     work.fail("cause", bmdb.Backoff(60, timedelta(hours=1), 1.1, jitter=0.1))
     work.cancel()
+    assert_type(work.session, bmdb.Session)
+    assert_type(work.backoff, bmdb.Backoff | None)
+    work.backoff = bmdb.Backoff(60)
+    work.check()
+    work.touch()
+    work.finish(lambda q: q.count_machines(), isolation="read committed", max_retries=3)
+    with work as same:
+        assert_type(same, bmdb.Work)
     work.fail(ValueError("cause"))  # type: ignore[call-overload]
     work.token = 7  # type: ignore[misc]
 
@@ -174,28 +157,6 @@ def errors(error: bmdb.Error) -> None:
     )
     no_error: type[bmdb.Error] = bmdb.NothingToDo  # type: ignore[assignment]
     print(leaves, no_error)
-
-
-async def async_worker(conninfo: str) -> None:
-    async with await bmdb.AsyncConnection.connect(conninfo, component="api") as connection:
-        assert_type(connection, bmdb.AsyncConnection)
-        assert_type(await connection.statistics(), Statistics)
-        assert_type(await connection.tags_of([]), dict[UUID, list[str]])
-        async with await connection.start_session() as session:
-            assert_type(session, bmdb.AsyncSession)
-            assert_type(await session.transact(async_count), int)
-            async with await session.work("Process", async_retrieve) as work:
-                assert_type(work, bmdb.AsyncWork)
-                assert_type(work.state, State)
-                await work.finish()
-
-
-async def async_count(q: bmdb.AsyncQueries) -> int:
-    return await q.count_machines()
-
-
-async def async_retrieve(q: bmdb.AsyncQueries) -> list[ProvidedMachine]:
-    return await q.machines_for_agent_start(1, "Equinix")
 
 
 def metrics(connection: bmdb.Connection, twin: bmdb.AsyncConnection) -> None:

@@ -139,6 +139,20 @@ class AsyncSession(Unique):
         max_retries: int | None = None,
     ) -> T: ...
 
+    # async only
+    @overload
+    async def transact(
+        self,
+        fn: Callable[[AsyncQueries], T],
+        *,
+        connection: None = None,
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    # end async only
+
     @overload
     async def transact(
         self,
@@ -149,6 +163,20 @@ class AsyncSession(Unique):
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> T: ...
+
+    # async only
+    @overload
+    async def transact(
+        self,
+        fn: Callable[[AsyncPsycopgQueries], T],
+        *,
+        connection: psycopg.AsyncConnection[Any],
+        engine: None = None,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    # end async only
 
     @overload
     async def transact(
@@ -161,20 +189,35 @@ class AsyncSession(Unique):
         max_retries: int | None = None,
     ) -> T: ...
 
+    # async only
+    @overload
     async def transact(
         self,
-        fn: Callable[[Any], Awaitable[T]],
+        fn: Callable[[AsyncOrmQueries], T],
+        *,
+        connection: None = None,
+        engine: SaEngine,
+        isolation: str | None = None,
+        max_retries: int | None = None,
+    ) -> T: ...
+
+    # end async only
+
+    async def transact(
+        self,
+        fn: Callable[[Any], Any],
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
-    ) -> T:
+    ) -> Any:
         """Runs `fn` in a transaction that lands only while this session lives, and returns what it returned.
 
-        `fn` gets the transaction's queries. It may run many times (after a conflict with another transaction, or when
-        the connection breaks before COMMIT), so it must have no effect outside the database. What it raises rolls the
-        transaction back and surfaces unchanged, unless it is, or was caused by, a retryable database error.
+        `fn` gets the transaction's queries; under asyncio it may be an `async def` or a plain function. It may run many
+        times (after a conflict with another transaction, or when the connection breaks before COMMIT), so it must have
+        no effect outside the database. What it raises rolls the transaction back and surfaces unchanged, unless it is,
+        or was caused by, a retryable database error.
 
         `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
         bounds the runs after the first; after 60 s none is begun either.
@@ -207,7 +250,7 @@ class AsyncSession(Unique):
     def work(
         self,
         process: str | Process,
-        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        retrieve: Callable[[AsyncQueries], Any],
         *,
         max_hold: float | timedelta | None = None,
         isolation: str | None = None,
@@ -256,7 +299,7 @@ class AsyncSession(Unique):
     async def _lease(
         self,
         process: str | Process,
-        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        retrieve: Callable[[AsyncQueries], Any],
         max_hold: float | None,
         isolation: str | None,
         max_retries: int | None,
@@ -280,7 +323,7 @@ class AsyncSession(Unique):
     async def _claim(
         self,
         process: str,
-        retrieve: Callable[[AsyncQueries], Awaitable[Any]],
+        retrieve: Callable[[AsyncQueries], Any],
         isolation: str | None,
         max_retries: int | None,
     ) -> _core.Work:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
@@ -143,7 +143,7 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncQueries], Any] | None = None,
         *,
         connection: None = None,
         engine: None = None,
@@ -154,7 +154,7 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
         *,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
@@ -165,7 +165,7 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncOrmQueries], Any] | None = None,
         *,
         connection: None = None,
         engine: SaEngine,
@@ -175,7 +175,7 @@ class AsyncWork(Unique):
 
     async def finish(
         self,
-        commit: Callable[[Any], Awaitable[Any]] | None = None,
+        commit: Callable[[Any], Any] | None = None,
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -205,7 +205,7 @@ class AsyncWork(Unique):
         cause: str,
         backoff: Backoff | None = None,
         *,
-        commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncQueries], Any] | None = None,
         connection: None = None,
         engine: None = None,
     ) -> None: ...
@@ -216,7 +216,7 @@ class AsyncWork(Unique):
         cause: str,
         backoff: Backoff | None = None,
         *,
-        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
     ) -> None: ...
@@ -227,7 +227,7 @@ class AsyncWork(Unique):
         cause: str,
         backoff: Backoff | None = None,
         *,
-        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncOrmQueries], Any] | None = None,
         connection: None = None,
         engine: SaEngine,
     ) -> None: ...
@@ -237,7 +237,7 @@ class AsyncWork(Unique):
         cause: str,
         backoff: Backoff | None = None,
         *,
-        commit: Callable[[Any], Awaitable[Any]] | None = None,
+        commit: Callable[[Any], Any] | None = None,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
     ) -> None:
@@ -264,7 +264,7 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncQueries], Any] | None = None,
         *,
         connection: None = None,
         engine: None = None,
@@ -273,7 +273,7 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncPsycopgQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
         *,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
@@ -282,7 +282,7 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncOrmQueries], Awaitable[Any]] | None = None,
+        commit: Callable[[AsyncOrmQueries], Any] | None = None,
         *,
         connection: None = None,
         engine: SaEngine,
@@ -290,7 +290,7 @@ class AsyncWork(Unique):
 
     async def cancel(
         self,
-        commit: Callable[[Any], Awaitable[Any]] | None = None,
+        commit: Callable[[Any], Any] | None = None,
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -315,7 +315,7 @@ class AsyncWork(Unique):
     async def _end(
         self,
         kind: str,
-        commit: Callable[[Any], Awaitable[Any]] | None,
+        commit: Callable[[Any], Any] | None,
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,

@@ -126,18 +126,19 @@ class Session(Unique):
 
     def transact(
         self,
-        fn: Callable[[Any], T],
+        fn: Callable[[Any], Any],
         *,
         connection: psycopg.Connection[Any] | None = None,
         engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
-    ) -> T:
+    ) -> Any:
         """Runs `fn` in a transaction that lands only while this session lives, and returns what it returned.
 
-        `fn` gets the transaction's queries. It may run many times (after a conflict with another transaction, or when
-        the connection breaks before COMMIT), so it must have no effect outside the database. What it raises rolls the
-        transaction back and surfaces unchanged, unless it is, or was caused by, a retryable database error.
+        `fn` gets the transaction's queries; under asyncio it may be an `def` or a plain function. It may run many
+        times (after a conflict with another transaction, or when the connection breaks before COMMIT), so it must have
+        no effect outside the database. What it raises rolls the transaction back and surfaces unchanged, unless it is,
+        or was caused by, a retryable database error.
 
         `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
         bounds the runs after the first; after 60 s none is begun either.
