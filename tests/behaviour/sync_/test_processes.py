@@ -1,16 +1,18 @@
+# Generated from tests/behaviour/async_/test_processes.py by tools/generate_sync.py: do not edit.
 """Processes that exclude one another: declared by one worker, enforced by the database against every other."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from tests.concurrency import together
 from tests.conftest import MakeMachines
 
 import bmdb
@@ -45,7 +47,10 @@ def settings(sql: Sql, process: str) -> tuple[Any, ...] | None:
 @pytest.fixture
 def rival(database: str) -> Iterator[bmdb.Session]:
     """A session of another component, which knows nothing of what `session` declares."""
-    with bmdb.connect(database, component="rival") as connection, connection.start_session() as session:
+    with (
+        bmdb.connect(database, component="rival") as connection,
+        connection.start_session() as session,
+    ):
         yield session
 
 
@@ -142,92 +147,44 @@ class TestOthers:
             rival.transact(lambda q: q.start_work(machine, rival.uuid, "Recover"))
         assert (refused.value.sqlstate, refused.value.constraint) == ("23P01", "work_exclusion")
 
-    @pytest.mark.parametrize("isolation", [psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.SERIALIZABLE])
-    def test_two_inserts_by_hand_at_once(
-        self,
-        isolation: psycopg.IsolationLevel,
-        session: bmdb.Session,
-        machines: MakeMachines,
-        database: str,
-        sql: Sql,
-    ) -> None:
-        """The second waits for the first, and is refused when that has committed."""
-        (machine,) = machines(1)
-        session.connection.register(START)
-        insert = "INSERT INTO work (machine_id, process, session_id, token) VALUES (%s, %s, %s, 1)"
-        with psycopg.connect(database) as first, psycopg.connect(database) as second:
-            first.isolation_level = second.isolation_level = isolation
-            first.execute(insert, [machine, "Start", session.uuid])
-            second.execute("SELECT count(*) FROM work")  # from here on a snapshot without the first one's lease
-            refused: list[psycopg.Error] = []
-
-            def insert_too() -> None:
-                try:
-                    second.execute(insert, [machine, "Recover", session.uuid])
-                except psycopg.Error as error:
-                    refused.append(error)
-
-            thread = threading.Thread(target=insert_too)
-            thread.start()
-            waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
-            while thread.is_alive() and sql.execute(waits, [second.info.backend_pid]).fetchone() is None:
-                thread.join(0.02)
-            first.commit()
-            thread.join(10)
-            assert [type(error) for error in refused] == [
-                psycopg.errors.ExclusionViolation
-                if isolation is psycopg.IsolationLevel.READ_COMMITTED
-                else psycopg.errors.SerializationFailure
-            ]
-        assert leases(sql) == [(machine, "Start")]
-
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_claims_at_the_same_moment_never_both_hold(
     isolation: str, database: str, machines: MakeMachines, sql: Sql
 ) -> None:
-    """Both read, then both claim: neither sees the other's lease in its snapshot. Nor do they meet in a deadlock."""
-    rounds = 40
-    rack = machines(rounds)
+    """All read, then all claim: none sees the others' leases in its snapshot. Nor do they meet in a deadlock."""
+    rack = machines(40)
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = sql.execute(deadlocks).fetchone()
-    steps = threading.Barrier(len(RIVALS), timeout=30)
+    steps = threading.Barrier(len(RIVALS))
     held: dict[UUID, list[str]] = {machine: [] for machine in rack}
-    errors: list[BaseException] = []
 
     def compete(process: bmdb.Process) -> None:
-        try:
-            with bmdb.connect(database, component=process.name) as connection, connection.start_session() as session:
-                connection.register(*RIVALS)
-                for machine in rack:
-                    steps.wait()
-                    first = True
+        with (
+            bmdb.connect(database, component=process.name) as connection,
+            connection.start_session(interval=60) as session,
+        ):
+            connection.register(*RIVALS)
+            for machine in rack:
+                read = False
 
-                    def retrieve(q: bmdb.Queries, machine: UUID = machine) -> list[UUID]:
-                        nonlocal first
-                        q.history_of(machine)
-                        if first:
-                            first = False
-                            steps.wait()  # now all have their snapshots
-                        return [machine]
+                def retrieve(q: bmdb.Queries, machine: UUID = machine) -> list[UUID]:
+                    nonlocal read
+                    q.history_of(machine)
+                    if not read:
+                        read = True
+                        steps.wait()  # now all have their snapshots
+                    return [machine]
 
-                    work = None
-                    with contextlib.suppress(bmdb.WorkConflictError):
-                        work = session.work(process, retrieve, isolation=isolation)
-                        held[machine].append(process.name)
-                    steps.wait()
-                    if work is not None:
-                        work.finish()
-        except BaseException as error:
-            errors.append(error)
-            steps.abort()
+                work = None
+                with contextlib.suppress(bmdb.WorkConflictError):
+                    work = session.work(process, retrieve, isolation=isolation)
+                    held[machine].append(process.name)
+                steps.wait()
+                if work is not None:
+                    work.finish()
 
-    threads = [threading.Thread(target=compete, args=[process]) for process in RIVALS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not errors
+    together(*(functools.partial(compete, process) for process in RIVALS))
     assert {machine: names for machine, names in held.items() if len(names) != 1} == {}
     assert len({names[0] for names in held.values()}) > 1, "one of them always came first: they did not compete"
     assert sql.execute(deadlocks).fetchone() == before
@@ -286,22 +243,13 @@ class TestRegistration:
     def test_by_many_at_once(self, database: str, sql: Sql) -> None:
         names = [f"P{number}" for number in range(8)]
         definitions = [bmdb.Process(name, excludes=names, quarantine_after=1) for name in names]
-        errors: list[BaseException] = []
 
         def register(order: list[bmdb.Process]) -> None:
-            try:
-                with bmdb.connect(database, component="test") as connection:
-                    connection.register(*order)
-            except BaseException as error:
-                errors.append(error)
+            with bmdb.connect(database, component="test") as connection:
+                connection.register(*order)
 
         orders = [definitions, definitions[::-1], definitions[4:] + definitions[:4], definitions]
-        threads = [threading.Thread(target=register, args=[order]) for order in orders]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert not errors
+        together(*(functools.partial(register, order) for order in orders))
         assert len(exclusions(sql)) == 8 * 7
 
 
@@ -323,7 +271,10 @@ def test_a_role_that_may_only_read_definitions(
 ) -> None:
     (machine,) = machines(1)
     process = bmdb.Process("Start", excludes=("Recover",), quarantine_after=3)
-    with bmdb.connect(reader, component="lowly") as lowly, lowly.start_session() as session:
+    with (
+        bmdb.connect(reader, component="lowly") as lowly,
+        lowly.start_session() as session,
+    ):
         attempts: list[Callable[[], object]] = [
             lambda: lowly.register(process),
             lambda: claim(session, machine, process),
@@ -338,50 +289,3 @@ def test_a_role_that_may_only_read_definitions(
         claim(session, machine, bmdb.Process("Start", excludes=("Recover",))).finish()
         with pytest.raises(bmdb.DatabaseError):
             lowly.register(process, bmdb.Process("Start", excludes=("Access",)))
-
-
-class TestClaimPlan:
-    """With a thousand machines offered, nothing is read from end to end that grows with the fleet."""
-
-    @pytest.fixture
-    def plan(
-        self, machines: MakeMachines, session: bmdb.Session, sql: Sql
-    ) -> Callable[[], AbstractContextManager[str]]:
-        from bmdb import _core
-
-        @contextlib.contextmanager
-        def explain() -> Iterator[str]:
-            offered = machines(1000)
-            machines(20_000)
-            sql.execute("INSERT INTO work_token SELECT machine_id, 'Other', 1 FROM machines")
-            sql.execute("INSERT INTO work SELECT machine_id, 'Other', %s, 1 FROM machines", [session.uuid])
-            sql.execute("INSERT INTO work_loss SELECT machine_id, 'Other', 1, now() FROM machines")
-            sql.execute("ANALYZE")
-            claim = dict(_core.queries())["work_claim"]
-            with sql.transaction(force_rollback=True):
-                sql.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                sql.execute(f"PREPARE claim (uuid[], text, uuid, text) AS {claim}")
-                rows = sql.execute(
-                    psycopg.sql.SQL(
-                        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ({}, 'A', {}, 'test')"
-                    ).format(psycopg.sql.Literal(offered), psycopg.sql.Literal(session.uuid))
-                )
-                yield "\n".join(row[0] for row in rows)
-            sql.execute("DEALLOCATE claim")
-
-        return explain
-
-    @pytest.mark.parametrize("excluding", [False, True])
-    def test_only_lookups(
-        self,
-        excluding: bool,
-        plan: Callable[[], AbstractContextManager[str]],
-        connection: bmdb.Connection,
-    ) -> None:
-        if excluding:
-            connection.register(*RIVALS)
-        with plan() as text:
-            assert "Seq Scan on machines" not in text, text
-            assert "Seq Scan on work " not in text, text
-            assert "Seq Scan on work_loss" not in text, text
-            assert "Index Scan using work_loss_pkey on work_loss l (actual" in text, text
