@@ -84,6 +84,7 @@ queries! {
     SCHEMA_VERSION = "schema", "version", One;
     SERVER_DATABASE = "server", "database", One;
     SERVER_ENCODING = "server", "encoding", One;
+    SERVER_END_UNFINISHED = "server", "end_unfinished", One;
     SERVER_IDENTITY = "server", "identity", One;
     SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;
     SESSION_BLOCKER = "session", "blocker", One;

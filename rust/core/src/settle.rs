@@ -78,7 +78,7 @@ async fn ask(
     // Or an operator has reset the statistics that tell a crash: so what follows must hold without one too.
     let crashed = id.incarnation != server.incarnation;
     let status = match same_log {
-        true => status(conn, id.xid.unwrap_or_default()).await,
+        true => unhindered_status(conn, id.xid.unwrap_or_default()).await,
         false => Ok(Answer::Never),
     };
     match status {
@@ -109,6 +109,21 @@ async fn recorded(conn: &mut Conn, lease: &Claimed, event: &str) -> Result<bool>
     ];
     let rows = conn.query(queries::WORK_RECORDED.sql, &params).await?;
     Ok(!rows.is_empty())
+}
+
+/// The status; a transaction whose COMMIT was lost on the way to the server is ended, so that the next look finds it
+/// aborted.
+async fn unhindered_status(conn: &mut Conn, xid: u64) -> Result<Answer> {
+    let answer = status(conn, xid).await?;
+    if matches!(answer, Answer::NotYet) {
+        let params = [Param::Text(xid.to_string())];
+        // Where this role may not end it, it ends by itself in the end.
+        drop(
+            conn.query(queries::SERVER_END_UNFINISHED.sql, &params)
+                .await,
+        );
+    }
+    Ok(answer)
 }
 
 async fn status(conn: &mut Conn, xid: u64) -> Result<Answer> {

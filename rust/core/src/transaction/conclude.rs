@@ -131,13 +131,13 @@ impl Transaction {
         let conn = self.checkout.as_mut().expect("open").conn();
         let dialect = conn.server().dialect;
         conn.take_doubtful_commit();
-        let limit = if session.is_some() {
-            None
-        } else {
-            Some(STEP_LIMIT)
-        };
+        // A dead link may say nothing for ever while the heartbeat's own keeps the session alive.
         let outcome = conn
-            .batch_unless(dialect.commit(), until_lost(session, None), limit)
+            .batch_unless(
+                dialect.commit(),
+                until_lost(session, None),
+                Some(STEP_LIMIT),
+            )
             .await;
         match outcome {
             Ok(()) if conn.take_doubtful_commit() => {
