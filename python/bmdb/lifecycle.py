@@ -8,6 +8,8 @@ import time
 import weakref
 from typing import Protocol
 
+from bmdb import _core
+
 # All connections together may take this long at exit, in seconds; what is not released by then is collected later.
 EXIT_LIMIT = 1.0
 
@@ -21,6 +23,9 @@ class Closable(Protocol):
 
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+# Registered first, so that it runs last: after the connections have been closed.
+atexit.register(_core.stop_completions)
 
 
 def track(connection: Closable) -> None:

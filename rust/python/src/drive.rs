@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::error::to_python;
 
 /// How often a waiting main thread looks for signals.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long the thread that tells completions may take to end when the interpreter exits.
+const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
 thread_local! {
     static INTERRUPT: RefCell<Option<PyErr>> = const { RefCell::new(None) };
@@ -94,39 +97,74 @@ fn runtime() -> PyResult<Handle> {
 
 type Completion = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// Completions are told by a thread of their own, so that waiting for the GIL never stops the I/O.
-static COMPLETIONS: Mutex<Option<(u32, Sender<Completion>)>> = Mutex::new(None);
+/// A thread of a process, what it is told through (None: to end), and what tells that it has ended.
+struct Completions {
+    owner: u32,
+    sender: Sender<Option<Completion>>,
+    ended: Receiver<()>,
+}
 
-fn completions() -> PyResult<Sender<Completion>> {
+/// Completions are told by a thread of their own, so that waiting for the GIL never stops the I/O.
+static COMPLETIONS: Mutex<Option<Completions>> = Mutex::new(None);
+
+fn completions() -> PyResult<Sender<Option<Completion>>> {
     let mut completions = COMPLETIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let here = std::process::id();
-    if let Some((owner, sender)) = completions.as_ref()
-        && *owner == here
+    if let Some(running) = completions.as_ref()
+        && running.owner == here
     {
-        return Ok(sender.clone());
+        return Ok(running.sender.clone());
     }
-    let (sender, receiver) = channel::<Completion>();
+    let (sender, receiver) = channel::<Option<Completion>>();
+    let (ending, ended) = channel();
     std::thread::Builder::new()
         .name("bmdb-completions".to_owned())
         .spawn(move || {
-            while let Ok(first) = receiver.recv() {
-                let told = Python::try_attach(|py| {
+            while let Ok(Some(first)) = receiver.recv() {
+                let goes_on = Python::try_attach(|py| {
                     first(py);
-                    while let Ok(next) = receiver.try_recv() {
-                        next(py);
+                    loop {
+                        match receiver.try_recv() {
+                            Ok(Some(next)) => next(py),
+                            Ok(None) => return false,
+                            Err(_) => return true,
+                        }
                     }
                 });
-                if told.is_none() {
-                    // The interpreter is going away; nobody waits any more.
-                    return;
+                // None: the interpreter is going away; nobody waits any more.
+                if goes_on != Some(true) {
+                    break;
                 }
             }
+            let _ = ending.send(());
         })
         .map_err(|error| {
             PyRuntimeError::new_err(format!("cannot start bmdb's completion thread: {error}"))
         })?;
-    *completions = Some((here, sender.clone()));
+    *completions = Some(Completions {
+        owner: here,
+        sender: sender.clone(),
+        ended,
+    });
     Ok(sender)
+}
+
+/// Ends the thread that tells completions, before the interpreter takes the GIL away for good: a thread that then waits
+/// for it is ended from inside by Python, through frames of ours that nothing may unwind, and takes the process with it.
+#[pyfunction]
+pub(crate) fn stop_completions(py: Python<'_>) {
+    let running = COMPLETIONS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(running) = running.filter(|running| running.owner == std::process::id()) else {
+        return;
+    };
+    drop(running.sender.send(None));
+    // It may need the GIL to come to its end. A loop that does not take what it is told cannot hold up the exit for long.
+    py.detach(move || {
+        let _ = running.ended.recv_timeout(EXIT_LIMIT);
+    });
 }
 
 /// Starts a future on the shared runtime and returns an asyncio future for its outcome.
@@ -170,7 +208,7 @@ where
                 (settle, promise, failed, value),
             ));
         });
-        drop(completions.send(tell));
+        drop(completions.send(Some(tell)));
     });
     Ok(waiting)
 }

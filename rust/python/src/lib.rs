@@ -47,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<work::Work>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
+    module.add_function(wrap_pyfunction!(drive::stop_completions, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())
