@@ -8,7 +8,7 @@ import asyncio
 # end async only
 import logging
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -16,7 +16,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from bmdb._core import queries
+from bmdb.errors import ConnectionFailedError
 from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger("bmdb.foreign")
 _QUERIES = dict(queries())
@@ -161,12 +164,12 @@ class AsyncCarrier:
         try:
             if block is not None and self.status is not TransactionStatus.ACTIVE:
                 # async only
-                await _to_the_end(block.__aexit__(psycopg.Rollback, psycopg.Rollback(), None))
+                await to_the_end(block.__aexit__(psycopg.Rollback, psycopg.Rollback(), None), _STEP_SECONDS)
                 # end async only
                 # sync only
                 # block.__exit__(psycopg.Rollback, psycopg.Rollback(), None)
                 # end sync only
-        except psycopg.Error as error:
+        except (psycopg.Error, ConnectionFailedError) as error:
             _LOGGER.warning("could not roll back on %r: %s", self.connection, error)
         finally:
             await self.close_unless_idle()
@@ -189,25 +192,32 @@ class AsyncCarrier:
 
 
 # async only
-async def _to_the_end(awaitable: Awaitable[Any]) -> None:
-    """Waits for it even if cancelled meanwhile, for ten seconds at most; what was cancelled is raised afterwards."""
+async def to_the_end(awaitable: Awaitable[T], limit: float | None = None) -> T:
+    """Waits for it even if cancelled meanwhile; what was cancelled is raised afterwards.
+
+    After `limit` seconds it is given up, and ConnectionFailedError raised.
+    """
     task = asyncio.ensure_future(awaitable)
-    deadline = asyncio.get_running_loop().time() + _STEP_SECONDS
+    loop = asyncio.get_running_loop()
+    deadline = None if limit is None else loop.time() + limit
     cancelled: asyncio.CancelledError | None = None
-    while not task.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+    while not task.done():
+        left = None if deadline is None else deadline - loop.time()
+        if left is not None and left <= 0:
+            task.cancel()
+            await asyncio.wait({task})
+            break
         try:
             await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError as error:
             cancelled = error
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
     if cancelled is not None:
         if not task.cancelled():
             task.exception()
         raise cancelled
-    if not task.cancelled():
-        task.result()
+    if task.cancelled():
+        raise ConnectionFailedError(f"the server did not answer a ROLLBACK within {limit:g} s")
+    return task.result()
 
 
 # end async only

@@ -20,6 +20,11 @@ from psycopg.pq import TransactionStatus
 
 from bmdb import _core
 from bmdb._async.carrier import AsyncCarrier, AsyncStatement
+
+# async only
+from bmdb._async.carrier import to_the_end  # isort: skip
+
+# end async only
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb.callbacks import check_callback
@@ -106,7 +111,12 @@ class AsyncForeignTransaction:
                 else:
                     raise WorkStateError("this transaction has ended")
         except BaseException as error:
-            await self._over(error)
+            # async only
+            await to_the_end(self._over(error))
+            # end async only
+            # sync only
+            # self._over(error)
+            # end sync only
             raise
         self._error = None
         # sync only
@@ -144,12 +154,8 @@ class AsyncForeignTransaction:
                 raise
             self._error = error
             return self._core.step("begin_failed", "disconnected")
-        except BaseException:
-            await carrier.roll_back()
-            raise
         if opening is not None:
             if not rows:
-                await carrier.roll_back()
                 self._core.missing()
             xid = rows[0][0]
             self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
@@ -159,6 +165,19 @@ class AsyncForeignTransaction:
         """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
+        # async only
+        try:
+            # Whoever is cancelled here has to leave the connection whole.
+            return await to_the_end(self._concluded(exception))
+        except asyncio.CancelledError as cancelled:
+            await to_the_end(self._over(cancelled))
+            raise
+        # end async only
+        # sync only
+        # return self._concluded(exception)
+        # end sync only
+
+    async def _concluded(self, exception: BaseException | None) -> Literal["committed", "again", "raise"]:
         flushing: Exception | None = None
         try:
             try:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -12,7 +12,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from bmdb._core import queries
+from bmdb.errors import ConnectionFailedError
 from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger("bmdb.foreign")
 _QUERIES = dict(queries())
@@ -153,7 +156,7 @@ class Carrier:
         try:
             if block is not None and self.status is not TransactionStatus.ACTIVE:
                 block.__exit__(psycopg.Rollback, psycopg.Rollback(), None)
-        except psycopg.Error as error:
+        except (psycopg.Error, ConnectionFailedError) as error:
             _LOGGER.warning("could not roll back on %r: %s", self.connection, error)
         finally:
             self.close_unless_idle()

@@ -132,12 +132,8 @@ class ForeignTransaction:
                 raise
             self._error = error
             return self._core.step("begin_failed", "disconnected")
-        except BaseException:
-            carrier.roll_back()
-            raise
         if opening is not None:
             if not rows:
-                carrier.roll_back()
                 self._core.missing()
             xid = rows[0][0]
             self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
@@ -147,6 +143,9 @@ class ForeignTransaction:
         """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
+        return self._concluded(exception)
+
+    def _concluded(self, exception: BaseException | None) -> Literal["committed", "again", "raise"]:
         flushing: Exception | None = None
         try:
             try:
