@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import psycopg
@@ -38,10 +39,14 @@ async def test_at_any_point_the_connection_stays_whole_and_a_commit_tells_how_it
             await q.execute("INSERT INTO writes VALUES ($1)", n)
             await q.connection.execute("SELECT 1")
 
-        await async_session.transact(lambda q: q.count_machines(), **given)
+        await async_session.transact(lambda q: write(q, -2), **given)
+        began = time.monotonic()
+        await async_session.transact(lambda q: write(q, -1), **given)
+        whole = time.monotonic() - began
+        sql.execute("DELETE FROM writes")
         for n in range(100):
             task = asyncio.ensure_future(async_session.transact(lambda q, n=n: write(q, n), **given))
-            await asyncio.sleep(chance.uniform(0, 0.012))
+            await asyncio.sleep(chance.uniform(0, 1.5 * whole))
             # Cancelled again while it calls its statement off, psycopg closes the connection; an engine has others.
             for _ in range(1 if driver == "psycopg" else chance.randint(1, 3)):
                 task.cancel()
@@ -64,19 +69,22 @@ async def test_at_any_point_the_connection_stays_whole_and_a_commit_tells_how_it
 
 @pytest.mark.parametrize("driver", ["psycopg", "sqlalchemy"])
 async def test_an_end_that_is_cancelled_can_be_tried_again(
-    async_session: bmdb.AsyncSession, database: str, machines: MakeMachines, driver: str
+    async_session: bmdb.AsyncSession, database: str, machines: MakeMachines, sql: psycopg.Connection[Any], driver: str
 ) -> None:
     offered = machines(1)
     work = await async_session.work("UnitTest1", lambda q: offered)
-    began = asyncio.Event()
 
     async def wait(q: Any) -> None:
-        began.set()
         await q.execute("SELECT pg_sleep(20)")
+
+    async def waiting() -> None:
+        # A request to cancel that comes before the statement runs is in vain.
+        while sql.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone() is None:
+            await asyncio.sleep(0.01)
 
     async with driver_async(driver, database) as given:
         task = asyncio.ensure_future(work.finish(wait, **given))
-        await began.wait()
+        await asyncio.wait_for(waiting(), 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

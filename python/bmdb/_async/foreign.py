@@ -162,22 +162,12 @@ class AsyncForeignTransaction:
         return self._core.step("begun")
 
     async def conclude_async(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:
-        """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
+        """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt.
+
+        To be awaited to its end, as `run` does even when it is cancelled.
+        """
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
-        # async only
-        try:
-            # Whoever is cancelled here has to leave the connection whole.
-            return await to_the_end(self._concluded(exception))
-        except asyncio.CancelledError as cancelled:
-            await to_the_end(self._over(cancelled))
-            raise
-        # end async only
-        # sync only
-        # return self._concluded(exception)
-        # end sync only
-
-    async def _concluded(self, exception: BaseException | None) -> Literal["committed", "again", "raise"]:
         flushing: Exception | None = None
         try:
             try:

@@ -140,12 +140,12 @@ class ForeignTransaction:
         return self._core.step("begun")
 
     def conclude(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:
-        """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt."""
+        """Tells how the callback ended, and commits, rolls back, or gets ready for another attempt.
+
+        To be awaited to its end, as `run` does even when it is cancelled.
+        """
         if not self._core.running:
             raise WorkStateError("this transaction has ended")
-        return self._concluded(exception)
-
-    def _concluded(self, exception: BaseException | None) -> Literal["committed", "again", "raise"]:
         flushing: Exception | None = None
         try:
             try:
