@@ -36,6 +36,7 @@ __all__ = [
     "queries",
     "restart_savepoint",
     "rows",
+    "stop_completions",
 ]
 
 __version__: str
