@@ -40,4 +40,13 @@ async def hold_as_task(work: bmdb.AsyncWork) -> Any:
     return agent_started(work)
 
 
-LOOPS = {"threads": hold, "tasks": hold_as_task}
+@bmdb.loop(PROCESS, retrieve=waiting, rate=0.0, max_idle=0.5, interval=2.0, executor="process", processes=2)
+def hold_in_processes(work: bmdb.Work) -> Any:
+    """The same in two processes of their own."""
+    return hold.fn(work)
+
+
+@bmdb.loop(PROCESS, retrieve=waiting, rate=0.0, max_idle=0.5, interval=2.0, executor="process")
+async def hold_as_task_in_a_process(work: bmdb.AsyncWork) -> Any:
+    """A task in a process of its own."""
+    return await hold_as_task.fn(work)

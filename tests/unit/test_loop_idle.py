@@ -99,6 +99,14 @@ def test_a_hint_while_there_is_work_changes_nothing(idle: Idle) -> None:
     assert [idle.turn() for _ in range(2)] == [0.0] * 2
 
 
+def test_while_others_have_all_the_work_pauses_stay_short(idle: Idle, clock: Clock) -> None:
+    for _ in range(10):
+        clock.now += idle.turn()
+        assert idle.turn() == 0.0
+        idle.conflict()
+    assert idle.turn() == pytest.approx(1.0)
+
+
 def test_troubles_pause_for_longer_than_idleness(idle: Idle, clock: Clock) -> None:
     for _ in range(20):
         clock.now += idle.turn()

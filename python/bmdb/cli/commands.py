@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
@@ -139,6 +140,12 @@ def run(
     grace: Annotated[
         str, typer.Option("--grace", metavar="DURATION", help="How long running work may go on after a signal.")
     ] = "30s",
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Serve /healthz and /metrics there.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=1000, help="Run all loops in so many OS processes.")
+    ] = None,
     wakeup: Annotated[
         bool,
         typer.Option("--wakeup/--no-wakeup", help="Listen for hints from the database, or only look now and then."),
@@ -164,7 +171,20 @@ def run(
         raise Refused(str(error)) from None
     _check_given(conninfo)
     _loops.write_log(level)
-    bmdb.run(loops, conninfo or None, component=component, grace=seconds, wakeup=wakeup, migrate=migrated)
+    try:
+        bmdb.run(
+            loops,
+            conninfo or None,
+            component=component,
+            grace=seconds,
+            listen=listen,
+            wakeup=wakeup,
+            migrate=migrated,
+            processes=processes,
+            setup=partial(_loops.write_log, level),
+        )
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 @app.command()

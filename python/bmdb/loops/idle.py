@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from bmdb.identity import Unique
 
-# Seconds. The first pause doubles with each look in vain, up to the loop's max_idle, and after troubles to the second.
+# Seconds. The first pause doubles with each look in vain, up to the loop's max_idle, but not beyond the second while
+# others have all the work, and up to the third after troubles.
 FIRST_PAUSE = 0.25
+LONGEST_CONFLICT = 1.0
 LONGEST_TROUBLE = 30.0
 # How long to wait for the look of another instance, whose end rings the bell anyway.
 _ANOTHER_LOOKS = 60.0
@@ -19,9 +21,10 @@ _ANOTHER_LOOKS = 60.0
 class Idle(Unique):
     """The polling of one loop in one OS process. May be shared by threads.
 
-    Whoever is told 0.0 by `turn` looks, and then says how that went, by one of `found`, `nothing`, `trouble` and
-    `again`. After a look in vain only one instance at a time looks, so that an idle loop costs one retrieval a pause,
-    however many instances it has. Pauses are shortened by up to a quarter, at random, so that fleets fall out of step.
+    Whoever is told 0.0 by `turn` looks, and then says how that went, by one of `found`, `nothing`, `conflict`,
+    `trouble` and `again`. After a look in vain only one instance at a time looks, so that an idle loop costs one
+    retrieval a pause, however many instances it has. Pauses are shortened by up to a quarter, at random, so that fleets
+    fall out of step.
     """
 
     def __init__(
@@ -65,8 +68,12 @@ class Idle(Unique):
             return was_idle
 
     def nothing(self) -> None:
-        """There was nothing to do, or others do it."""
+        """There was nothing to do."""
         self._pause(self._longest)
+
+    def conflict(self) -> None:
+        """Others work on all that was offered; there may soon be more behind it."""
+        self._pause(min(self._longest, LONGEST_CONFLICT))
 
     def trouble(self) -> None:
         """Looking failed."""

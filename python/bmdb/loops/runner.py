@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Any, Self
 
 from bmdb.errors import ConnectionFailedError
 from bmdb.identity import Unique
 from bmdb.loops.bell import Bell
-from bmdb.loops.loop import Loop
-from bmdb.loops.signals import handled
+from bmdb.loops.health import Health
+from bmdb.loops.loop import Loop, imported
+from bmdb.loops.plan import checked_grace, divided, listed
+from bmdb.loops.processes import Processes, Settings, obey
+from bmdb.loops.signals import attend
 from bmdb.loops.state import Snapshot
 from bmdb.loops.tasks import Tasks
 from bmdb.loops.threads import Threads
@@ -49,13 +50,21 @@ class Runner(Unique):
         *,
         component: str | None = None,
         grace: float = 30.0,
+        listen: str | None = None,
         wakeup: bool = True,
         migrate: bool = False,
+        processes: int | None = None,
+        setup: Callable[[], object] | None = None,
+        _all_here: bool = False,
     ) -> None:
         self._loops = listed(loops)
         self._conninfo = conninfo
         self._component = component or ", ".join(loop.name for loop in self._loops)[:200]
         self._grace = checked_grace(grace)
+        self._listen = listen
+        self._setup = setup
+        self._here, groups = divided(self._loops, 0 if _all_here else processes)
+        self._processes = Processes(groups, _serve)
         self._wants_hints = wakeup
         self._migrate = migrate
         self._news = Bell()
@@ -64,12 +73,18 @@ class Runner(Unique):
         self._ready = False
         self._executors: list[Threads | Tasks] = []
         self._wakeup: Wakeup | None = None
+        self._health: Health | None = None
         self._error: BaseException | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bmdb-runner", daemon=True)
 
     def start(self) -> Self:
-        """Begins, without waiting for the database. Raises RuntimeError when it was started before."""
+        """Begins, without waiting for the database.
+
+        Raises RuntimeError when it was started before, ConfigError when it cannot listen where it should.
+        """
+        if self._listen is not None and self._health is None:
+            self._health = Health(self._listen, self)
         self._thread.start()
         return self
 
@@ -82,6 +97,7 @@ class Runner(Unique):
         self._now = self._now or now
         for crew in self._crews:
             crew.bell.stop()
+        self._processes.stop(now=self._now)
         self._news.ring()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -95,8 +111,32 @@ class Runner(Unique):
         return ended
 
     def states(self) -> list[Snapshot]:
-        """What each loop does just now."""
-        return [crew.state.snapshot() for crew in self._crews]
+        """What each loop does just now, in each OS process; empty before the database has been reached."""
+        if not self._ready:
+            return []
+        told = [state for worker in self._processes.workers for state in worker.states()]
+        return [crew.state.snapshot() for crew in self._crews] + told
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every loop has a session, or has been without for a moment only, and what /healthz says.
+
+        Not before the database has been reached, and no more once it stops.
+        """
+        states = self.states()
+        well = bool(states) and all(state.well for state in states) and not self._stopping
+        status = "stopping" if self._stopping else "starting" if not states else "ok" if well else "unwell"
+        document = {"status": status, "hints": self.listening, "loops": [state.document() for state in states]}
+        return well, document
+
+    def metrics(self) -> list[tuple[str, str, dict[str, str], Any]]:
+        """A snapshot of the metrics of all its connections, for `bmdb.metrics.Collector`."""
+        told = [sample for worker in self._processes.workers for sample in worker.metrics()]
+        return [sample for executor in self._executors for sample in executor.metrics()] + told
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the health page listens: host and port."""
+        return None if self._health is None else self._health.address
 
     @property
     def listening(self) -> bool:
@@ -127,15 +167,18 @@ class Runner(Unique):
             try:
                 self._close()
             finally:
+                if self._health is not None:
+                    self._health.stop()
                 self._ended.set()
 
     def _open(self) -> str | None:
         """Connects what the loops need; a connection string for others. None when it was stopped before."""
         conninfo = self._conninfo
-        plain = [loop for loop in self._loops if not loop.asynchronous]
-        tasks = [loop for loop in self._loops if loop.asynchronous]
+        plain = [loop for loop in self._here if not loop.asynchronous]
+        tasks = [loop for loop in self._here if loop.asynchronous]
         for kind, loops in ((Threads, plain), (Tasks, tasks)):
-            if not loops:
+            # Without a loop here it finds out for the other processes whether the database can be used, and where.
+            if not loops and (kind is Tasks or self._here):
                 continue
             executor: Threads | Tasks = kind(loops)
             self._executors.append(executor)
@@ -162,7 +205,9 @@ class Runner(Unique):
             self._news.wait(self._news.rings, min(left, _TICK))
 
     def _work(self, conninfo: str) -> None:
-        if self._wants_hints:
+        settings = {"component": self._component, "grace": self._grace, "wakeup": self._wants_hints}
+        self._processes.start(conninfo, settings, self._setup)
+        if self._wants_hints and self._here:
             self._wakeup = Wakeup(conninfo, self._hear)
             self._wakeup.start()
         for executor in self._executors:
@@ -199,6 +244,7 @@ class Runner(Unique):
         # It may have begun to lease while the stop was asked for.
         for crew in self._crews:
             crew.bell.stop()
+        self._processes.stop(now=self._now)
         end = time.monotonic() + self._grace
         while not self._now:
             seen = self._news.rings
@@ -220,6 +266,7 @@ class Runner(Unique):
             if not released:
                 _LOGGER.warning("leases could not be given back in time: they end with their sessions")
                 executor.give_up()
+        self._processes.end(self._grace, lambda: self._now)
         self._within([executor.close for executor, released in zip(self._executors, done, strict=True) if released])
 
     def _within(self, actions: Sequence[Callable[[], object]]) -> list[bool]:
@@ -240,8 +287,11 @@ def run(
     *,
     component: str | None = None,
     grace: float = 30.0,
+    listen: str | None = None,
     wakeup: bool = True,
     migrate: bool = False,
+    processes: int | None = None,
+    setup: Callable[[], object] | None = None,
 ) -> None:
     """Runs loops until SIGTERM or SIGINT, then returns.
 
@@ -252,62 +302,37 @@ def run(
 
     * `conninfo`: as for `bmdb.connect`; `component` names this part of the fleet manager in sessions and history, by
       default by its loops.
+    * `listen`: HOST:PORT for /healthz (JSON; 200 while every loop has a session, else 503) and /metrics (extra
+      `metrics`).
     * `wakeup`: listen for hints (`q.notify`, leases given back) on a connection of its own.
     * `migrate`: bring the schema up to date first.
+    * `processes`: run all loops in so many OS processes, started by spawn, each with connections, sessions and
+      `parallelism` of its own, and started again when it dies. By default only loops with executor="process" are, each
+      in its own ones. Such loops must be found in their module by the name of their function. `setup` is called first
+      in each of these processes, to set up logging and the like; it must be importable too.
 
     The database may be unreachable for as long as it likes, at the start too. Raises ConfigError for settings that
     cannot be used, MigrationError when the database has no schema, or one too new.
     """
-    runner = Runner(loops, conninfo, component=component, grace=grace, wakeup=wakeup, migrate=migrate)
+    runner = Runner(
+        loops,
+        conninfo,
+        component=component,
+        grace=grace,
+        listen=listen,
+        wakeup=wakeup,
+        migrate=migrate,
+        processes=processes,
+        setup=setup,
+    )
     attend(runner)
 
 
-def attend(runner: Runner) -> None:
-    """Starts the runner, and waits for its end or for the signals that ask for it."""
-    # Its `put` may interrupt itself, which no lock of Python's may; its `get` lets handlers run.
-    received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    with handled(received.put):
-        runner.start()
-        threading.Thread(target=_announce, args=(runner, received), name="bmdb-end", daemon=True).start()
-        signals = last = 0
-        while (number := _next(received)) is not None:
-            signals, last = signals + 1, number
-            _LOGGER.info("signal %d: %s", number, "stopping" if signals == 1 else "giving back and exiting now")
-            runner.stop(now=signals > 1)
-        runner.wait()
-    if signals > 1:
-        raise SystemExit(128 + last)
-
-
-def _next(received: queue.SimpleQueue[int | None]) -> int | None:
-    while True:
-        # A signal that met another thread does not end the wait of this one, which runs the handlers.
-        with contextlib.suppress(queue.Empty):
-            return received.get(timeout=_TICK)
-
-
-def _announce(runner: Runner, received: queue.SimpleQueue[int | None]) -> None:
-    # Whoever is told asks again, and then sees what was raised.
-    with contextlib.suppress(BaseException):
-        runner.wait()
-    received.put(None)
-
-
-def listed(loops: Loop[Any] | Iterable[Loop[Any]]) -> tuple[Loop[Any], ...]:
-    """The loops one by one; TypeError for anything else, ValueError for none."""
-    given = (loops,) if isinstance(loops, Loop) else tuple(loops)
-    for loop in given:
-        if not isinstance(loop, Loop):
-            raise TypeError(f"a loop is made by the decorator bmdb.loop; this is a {type(loop).__name__}")
-    if not given:
-        raise ValueError("there is no loop to run")
-    return given
-
-
-def checked_grace(grace: object) -> float:
-    """The grace in seconds; TypeError or ValueError for what is none."""
-    if not isinstance(grace, int | float) or isinstance(grace, bool):
-        raise TypeError(f"grace must be seconds, not {type(grace).__name__}")
-    if not math.isfinite(grace) or grace < 0:
-        raise ValueError(f"grace must be 0 seconds or more, not {grace}")
-    return float(grace)
+def _serve(settings: Settings, pipe: Pipe) -> None:
+    """The life of a process of its own."""
+    if settings.setup is not None:
+        settings.setup()
+    loops = [imported(reference) for reference in settings.references]
+    runner = Runner(loops, settings.conninfo, **settings.runner, _all_here=True)
+    obey(pipe, lambda now: runner.stop(now=now), lambda: (runner.states(), runner.metrics()))
+    attend(runner)

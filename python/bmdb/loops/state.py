@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -16,16 +17,22 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One loop at one moment. Counts are since the start, `idle_for` and `without_session_for` are seconds."""
+    """One loop in one OS process at one moment.
+
+    `session` is its session's id, `running` how many machines it works on; `leased` and `ended`, by how, count since
+    the process began. `without_session_for` is in seconds; `trouble` says why the last look failed, if it did. `pid` is
+    None for a process that has not begun, or has died and is about to be started again.
+    """
 
     name: str
     process: str
-    session: str | None
-    running: int
-    leased: int
+    session: str | None = None
+    running: int = 0
+    leased: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     without_session_for: float = 0.0
     trouble: str | None = None
+    pid: int | None = None
 
     @property
     def well(self) -> bool:
@@ -99,4 +106,5 @@ class State(Unique):
                 dict(self._ended),
                 round(without, 3),
                 self._trouble,
+                os.getpid(),
             )

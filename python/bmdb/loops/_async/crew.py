@@ -85,9 +85,12 @@ class AsyncCrew(Unique):
                 self.idle.again()
                 return None
             work = await session.work(self.loop.process, self.loop.retrieve, isolation=self.loop.isolation)
-        except (NothingToDo, WorkConflictError):
+        except NothingToDo:
             self.state.troubled(None)
             self.idle.nothing()
+        except WorkConflictError:
+            self.state.troubled(None)
+            self.idle.conflict()
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()

@@ -79,9 +79,12 @@ class Crew(Unique):
                 self.idle.again()
                 return None
             work = session.work(self.loop.process, self.loop.retrieve, isolation=self.loop.isolation)
-        except (NothingToDo, WorkConflictError):
+        except NothingToDo:
             self.state.troubled(None)
             self.idle.nothing()
+        except WorkConflictError:
+            self.state.troubled(None)
+            self.idle.conflict()
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()
