@@ -64,3 +64,33 @@ def test_a_session_that_closes_tells_which_processes_it_held_up(
     assert sorted(heard(listening, 2)) == ["UnitTest1", "UnitTest2"]
     connection.start_session().close()
     assert heard(listening, 0) == []
+
+
+def test_work_given_back_tells_its_process_and_finished_work_does_not(
+    listening: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines
+) -> None:
+    ids = machines(2)
+    session.work("UnitTest1", lambda q: ids).cancel()
+    assert heard(listening, 1) == ["UnitTest1"]
+    session.work("UnitTest1", lambda q: ids).finish()
+    session.work("UnitTest1", lambda q: ids).fail("broken", bmdb.Backoff(1))
+    assert heard(listening, 0) == []
+
+
+def test_collection_tells_whose_work_was_lost(
+    listening: psycopg.Connection[Any],
+    database: str,
+    connection: bmdb.Connection,
+    session: bmdb.Session,
+    machines: MakeMachines,
+    sql: psycopg.Connection[Any],
+) -> None:
+    ids = machines(3)
+    with bmdb.connect(database, component="holder") as other:
+        holder = other.start_session(interval=60.0)
+        for process in ("UnitTest1", "UnitTest1", "UnitTest2"):
+            holder.work(process, lambda q: ids)
+        sql.execute("UPDATE sessions SET session_deadline = now() WHERE session_id = %s", [holder.uuid])
+        connection.collect()
+        # Another connection's heartbeat may have collected it first.
+        assert sorted(heard(listening, 2)) == ["UnitTest1", "UnitTest2"]

@@ -14,6 +14,7 @@ import pytest
 import bmdb
 from tests.conftest import MakeMachines
 from tests.loops import fleet
+from tests.loops.conftest import PROCESS, Start, agent_started, waiting
 from tests.loops.test_outcomes import Events
 from tests.processes import Spawn, WorkerProcess, eventually
 
@@ -97,6 +98,29 @@ def test_a_second_signal_gives_back_at_once(
     assert time.monotonic() - at < 10
     assert events() == [("Canceled", None)]
     assert sql.execute("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM sessions)").fetchone() == (0, 0)
+
+
+def test_others_have_the_machine_within_half_a_second_of_the_signal(
+    run_loops: RunLoops, start: Start, provided: MakeMachines, events: Events
+) -> None:
+    provided(1)
+    taken: list[float] = []
+
+    @bmdb.loop(PROCESS, retrieve=waiting, rate=0.0, max_idle=60.0)
+    def take(work: bmdb.Work) -> Any:
+        taken.append(time.monotonic())
+        return agent_started(work)
+
+    process = run_loops("hold", "--grace", "0", hold=60.0)
+    process.expect("holding")
+    heir = start(take)
+    # By now it would look again in three seconds at the earliest, without a hint.
+    eventually(lambda: heir._crews and heir._crews[0].idle.vain >= 5 and heir.listening)
+    at = terminate(process)
+    eventually(lambda: events() == [("Canceled", None), ("Finished", None)])
+    # 0.5 s is what is promised, and 0.05 s what it takes; more than that is the neighbours on this machine.
+    assert taken[0] - at < 1.0
+    assert process.wait() == 0
 
 
 def test_signals_are_handled_within_run_only(database: str) -> None:

@@ -1,5 +1,6 @@
 -- Ends the leases of these sessions and the sessions, counts the losses, and tells what follows from each by the process's
--- definition. There is one row at least. A machine that somebody has locked is not counted: nothing here waits.
+-- definition. There is one row at least. A machine that somebody has locked is not counted: nothing here waits. Whoever
+-- waits for work of their processes is told (see work/notify.sql).
 WITH lost AS (
     DELETE FROM work WHERE session_id = ANY($1::uuid[]) RETURNING machine_id, process, session_id, token
 ), named AS (
@@ -23,8 +24,11 @@ WITH lost AS (
 ), ended AS (
     DELETE FROM sessions WHERE session_id = ANY($1::uuid[]) RETURNING 1
 )
-SELECT totals.sessions, totals.leases, what.*
-FROM (SELECT (SELECT count(*) FROM ended) AS sessions, (SELECT count(*) FROM lost) AS leases) AS totals
+SELECT totals.sessions, totals.leases, totals.told, what.*
+FROM (
+    SELECT (SELECT count(*) FROM ended) AS sessions, (SELECT count(*) FROM lost) AS leases,
+        (SELECT count(pg_notify('bmdb_work', process)) FROM (SELECT DISTINCT process FROM lost) AS freed) AS told
+) AS totals
 LEFT JOIN (
     SELECT named.machine_id, named.process, named.session_id, named.component, named.token, counted.losses,
         p.crash_backoff_initial, p.crash_backoff_maximum, p.crash_backoff_exponent, p.crash_backoff_jitter,

@@ -1,3 +1,4 @@
+-- Whoever waits for work of the process is told that the machine is free (see work/notify.sql).
 WITH ended AS (
     DELETE FROM work
     WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
@@ -14,5 +15,6 @@ WITH ended AS (
 SELECT
     pg_current_xact_id()::text::bigint AS xid,
     pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) AS marked,
+    pg_notify('bmdb_work', ended.process) AS told,
     (SELECT count(*) FROM audited) AS audited
 FROM ended
