@@ -23,13 +23,15 @@ TESTS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+MINUTES ?= 10
+SEED ?=
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test check generate bench lock wheel clean
+.PHONY: help venv demo test soak check generate bench bench-takeover lock wheel clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo
 	@echo "  make test TESTS=tests/unit          some tests only"
 	@echo "  make test BMDB_TEST_CONNINFO=…      on a server of yours instead of the embedded one"
@@ -63,6 +65,9 @@ test: venv ## all tests: the core's in Rust, then everything else with pytest
 	cargo test -p bmdb-core $(CARGO_FLAGS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 check: venv ## every gate that runs no database: format, lint, types, contracts, generated code
 	cargo fmt --all --check
 	$(BIN)/ruff format --check .
@@ -80,6 +85,9 @@ generate: $(VENV)/.tools ## write python/bmdb/_sync and the sync tests anew from
 
 bench: $(VENV)/.optimised ## measure, and write docs/benchmarks.md anew
 	$(BIN)/python benches/run.py $(BENCH_ARGS)
+
+bench-takeover: $(VENV)/.optimised ## measure how soon another worker takes over, and write it into docs/guarantees.md
+	$(BIN)/python benches/takeover.py $(BENCH_ARGS)
 
 lock: $(VENV)/.tools ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
