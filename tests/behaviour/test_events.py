@@ -207,6 +207,17 @@ class TestMetrics:
             assert samples(connection, "bmdb_session_started") == {}
 
 
+def test_a_quarantine_is_warned_of(
+    connection: bmdb.Connection, machines: MakeMachines, sql: Sql, log: pytest.LogCaptureFixture
+) -> None:
+    with connection.start_session(interval=60) as session:
+        rack = machines(1)
+        session.work(bmdb.Process(PROCESS, quarantine_after=1), lambda q: rack)
+        sql.execute("UPDATE sessions SET session_deadline = clock_timestamp() - interval '1 s'")
+        assert connection.collect() == (1, 1)
+    eventually(lambda: records(log, "bmdb.collect", logging.WARNING, "1 leases were lost once too often"))
+
+
 class TestLooking:
     def test_history_is_oldest_first_and_of_one_machine(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -18,6 +19,42 @@ from bmdb import _core
 Sql = psycopg.Connection[Any]
 
 START = bmdb.Process("Start", excludes=("Recover",))
+# What a library of schema 2 sends.
+CLAIM_OF_SCHEMA_2 = """
+    WITH candidate AS (
+        SELECT offered.machine_id
+        FROM (
+            SELECT u.machine_id
+            FROM unnest(%(machines)s::uuid[]) WITH ORDINALITY AS u (machine_id, position)
+            JOIN machines AS m ON m.machine_id = u.machine_id
+            WHERE NOT EXISTS (
+                SELECT 1 FROM work AS w WHERE w.machine_id = u.machine_id AND w.process = %(process)s::text
+            )
+            ORDER BY u.position
+            OFFSET 0
+        ) AS offered
+        WHERE pg_try_advisory_xact_lock(hashtextextended(offered.machine_id::text || %(process)s::text, 7225))
+        LIMIT 1
+    ), numbered AS (
+        INSERT INTO work_token AS t (machine_id, process, token)
+        SELECT machine_id, %(process)s::text, 1 FROM candidate
+        ON CONFLICT (machine_id, process) DO UPDATE SET token = t.token + 1
+        RETURNING t.machine_id, t.token
+    ), leased AS (
+        INSERT INTO work (machine_id, process, session_id, token)
+        SELECT machine_id, %(process)s::text, %(session)s::uuid, token FROM numbered
+        ON CONFLICT (machine_id, process) DO NOTHING
+        RETURNING machine_id, token
+    ), audited AS (
+        INSERT INTO work_history (machine_id, process, event, session_id, component, token)
+        SELECT machine_id, %(process)s::text, 'Started', %(session)s::uuid, 'old'::text, token FROM leased
+        RETURNING 1
+    )
+    SELECT leased.machine_id, leased.token, b.last_interval_seconds, (SELECT count(*) FROM audited) AS audited
+    FROM leased
+    LEFT JOIN work_backoff AS b ON b.machine_id = leased.machine_id AND b.process = %(process)s::text
+"""
+
 RIVALS = [bmdb.Process("A", excludes=("B", "C")), bmdb.Process("B", excludes=("C",)), bmdb.Process("C")]
 
 
@@ -58,6 +95,83 @@ def test_two_inserts_by_hand_at_once(
             else psycopg.errors.SerializationFailure
         ]
     assert sql.execute("SELECT machine_id, process FROM work").fetchall() == [(machine, "Start")]
+
+
+class TestSchema2:
+    """A worker of the version before, which knows nothing of exclusion."""
+
+    @staticmethod
+    def claim(old: psycopg.Connection[Any], machine: UUID, session: bmdb.Session, process: str) -> int | None:
+        given = {"machines": [machine], "process": process, "session": session.uuid}
+        row = old.execute(CLAIM_OF_SCHEMA_2, given).fetchone()
+        return None if row is None else int(row[1])
+
+    @pytest.fixture
+    def old(self, database: str) -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(database) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            yield connection
+
+    def test_it_leases_as_ever(
+        self, old: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        session.connection.register(START)
+        assert self.claim(old, machine, session, "Unrelated") == 1
+        assert self.claim(old, machine, session, "Unrelated") is None
+        assert self.claim(old, machine, session, "Recover") == 1
+        old.commit()
+        with pytest.raises(bmdb.WorkConflictError):
+            session.work(START, lambda q: [machine])
+
+    def test_it_is_refused_beside_a_rival(
+        self, old: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        session.work(START, lambda q: [machine])
+        with pytest.raises(psycopg.errors.ExclusionViolation):
+            self.claim(old, machine, session, "Recover")
+
+    def test_it_does_not_claim_past_a_rival_that_its_snapshot_lacks(
+        self, old: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        old.execute("SELECT count(*) FROM work")
+        session.work(START, lambda q: [machine])
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            self.claim(old, machine, session, "Recover")
+
+    def test_nor_does_a_rival_claim_past_it(
+        self, old: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines
+    ) -> None:
+        (machine,) = machines(1)
+        runs: list[int] = []
+
+        def retrieve(q: bmdb.Queries) -> list[UUID]:
+            q.count_machines()
+            runs.append(1)
+            if len(runs) == 1:
+                assert self.claim(old, machine, session, "Recover") == 1
+                old.commit()
+            return [machine]
+
+        with pytest.raises(bmdb.WorkConflictError):
+            session.work(START, retrieve, isolation="repeatable read")
+        assert len(runs) >= 2
+
+    def test_nor_do_two_of_them(
+        self, old: psycopg.Connection[Any], session: bmdb.Session, machines: MakeMachines, database: str
+    ) -> None:
+        (machine,) = machines(1)
+        session.connection.register(START)
+        with psycopg.connect(database) as other:
+            other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            for connection in (old, other):
+                connection.execute("SELECT count(*) FROM work")
+            assert self.claim(old, machine, session, "Start") == 1
+            old.commit()
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                self.claim(other, machine, session, "Recover")
 
 
 class TestClaimPlan:

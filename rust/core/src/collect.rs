@@ -39,6 +39,8 @@ pub struct Collected {
     pub sessions: u64,
     /// Their leases.
     pub leases: u64,
+    /// Machines that went into quarantine for a process.
+    pub quarantined: u64,
     /// Backends that sit in a dead session's transaction and that this role may not end.
     pub beyond_reach: u64,
 }
@@ -52,6 +54,13 @@ impl Collected {
                 self.sessions, self.leases
             );
             events.tell(Level::Info, "collect", message);
+        }
+        if self.quarantined > 0 {
+            let message = format!(
+                "{} leases were lost once too often, so their machines are in quarantine until released: see q.quarantines()",
+                self.quarantined
+            );
+            events.tell(Level::Warning, "collect", message);
         }
     }
 }
@@ -81,6 +90,7 @@ pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
         let (found, batch) = collect_batch(pool).await.map_err(explain_missing_schema)?;
         total.sessions += batch.sessions;
         total.leases += batch.leases;
+        total.quarantined += batch.quarantined;
         total.beyond_reach = batch.beyond_reach;
         if found < BATCH || batch.sessions == 0 {
             break;
@@ -140,15 +150,16 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
     let row = rows
         .first()
         .ok_or_else(|| Error::ConnectionFailed("collection returned no row".to_owned()))?;
-    follow_up(tx, &rows).await?;
+    collected.quarantined = follow_up(tx, &rows).await?;
     let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
     collected.sessions = count("sessions");
     collected.leases = count("leases");
     Ok((found, collected))
 }
 
-/// What follows for the machines whose holders were lost, by the definitions of their processes.
-async fn follow_up(tx: &mut Transaction, lost: &[Row]) -> Result<()> {
+/// What follows for the machines whose holders were lost, by the definitions of their processes. Returns how many went
+/// into quarantine.
+async fn follow_up(tx: &mut Transaction, lost: &[Row]) -> Result<u64> {
     let mut backoffs: [Vec<Param>; 5] = Default::default();
     let mut quarantines: [Vec<Param>; 6] = Default::default();
     for row in lost {
@@ -200,9 +211,9 @@ async fn follow_up(tx: &mut Transaction, lost: &[Row]) -> Result<()> {
     }
     if !quarantines[0].is_empty() {
         let params = quarantines.map(Param::Array);
-        tx.query(queries::COLLECT_QUARANTINE.sql, &params).await?;
+        return tx.execute(queries::COLLECT_QUARANTINE.sql, &params).await;
     }
-    Ok(())
+    Ok(0)
 }
 
 /// One more row, in columns.
