@@ -1,0 +1,25 @@
+"""docs/processes.md: its example runs, and every setting has its row."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from tests.processes import Spawn
+
+import bmdb
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "processes.md").read_text()
+
+
+def test_the_example_runs(database: str, spawn: Spawn) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    worker = spawn(example, env={"BMDB_CONNINFO": database})
+    assert worker.wait() == 0, worker.errors
+    assert "under process 'Recovery' or one that excludes it" in worker.lines[-1]
+
+
+def test_every_setting_is_described() -> None:
+    described = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert described == [field.name for field in dataclasses.fields(bmdb.Process) if field.name != "name"]
