@@ -11,6 +11,9 @@ import sqlalchemy
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.ext.asyncio import create_async_engine
 
+# What a transaction is given to run on that driver.
+Driver = dict[str, Any]
+
 # "native" is bmdb's own; the others are connections of the user's.
 DRIVERS = ("native", "psycopg", "sqlalchemy")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests import drivers
 
 import bmdb
 
@@ -30,3 +31,10 @@ async def pg(database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     """The user's connection, as psycopg makes it: not in autocommit mode."""
     async with await psycopg.AsyncConnection.connect(database) as opened:
         yield opened
+
+
+@pytest.fixture(params=["native", "psycopg"])
+async def driver(request: pytest.FixtureRequest, database: str) -> AsyncIterator[drivers.Driver]:
+    """What transactions and ends are given besides their callback: on bmdb's own connections, and on a user's."""
+    async with drivers.driver_async(request.param, database) as keywords:
+        yield keywords

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.conftest import MakeMachines
+from tests.drivers import Driver
 
 import bmdb
 
@@ -218,27 +219,27 @@ class TestLease:
 
 class TestFinish:
     async def test_it_frees_the_machine_and_lands_what_commit_wrote(
-        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
-        await work.finish(lambda q: q.machine_set_hardware_report(machine, b"done"))
+        await work.finish(lambda q: q.machine_set_hardware_report(machine, b"done"), **driver)
         assert work.state == "finished" and not work.lost
         assert leases(sql) == set() and reported(sql) == {machine}
         assert events(sql, machine) == ["Started", "Finished"]
 
-    async def test_without_a_commit(self, work: bmdb.AsyncWork, machine: UUID, sql: Sql) -> None:
-        await work.finish()
+    async def test_without_a_commit(self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver) -> None:
+        await work.finish(**driver)
         assert leases(sql) == set() and events(sql, machine) == ["Started", "Finished"]
 
     async def test_it_forgives_the_backoff_of_its_pair_alone(
-        self, session: bmdb.AsyncSession, machine: UUID, sql: Sql
+        self, session: bmdb.AsyncSession, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
-        await (await session.work(PROCESS, lambda q: [machine])).fail("no answer", BACKOFF)
-        await (await session.work(OTHER_PROCESS, lambda q: [machine])).fail("no answer", BACKOFF)
-        await (await session.work(PROCESS, lambda q: [machine])).finish()
+        await (await session.work(PROCESS, lambda q: [machine])).fail("no answer", BACKOFF, **driver)
+        await (await session.work(OTHER_PROCESS, lambda q: [machine])).fail("no answer", BACKOFF, **driver)
+        await (await session.work(PROCESS, lambda q: [machine])).finish(**driver)
         assert sql.execute("SELECT process FROM work_backoff").fetchall() == [(OTHER_PROCESS,)]
 
     async def test_after_an_error_in_commit_the_work_is_active_still(
-        self, session: bmdb.AsyncSession, work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, session: bmdb.AsyncSession, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         error = RuntimeError("mine")
 
@@ -248,70 +249,72 @@ class TestFinish:
 
         for _ in range(2):
             with pytest.raises(RuntimeError) as caught:
-                await work.finish(commit)
+                await work.finish(commit, **driver)
             assert caught.value is error
             assert work.state == "active"
             assert leases(sql) == {(machine, PROCESS)} and reported(sql) == set()
             assert events(sql, machine) == ["Started"]
         with pytest.raises(bmdb.WorkConflictError):
             await session.work(PROCESS, lambda q: [machine])
-        await work.finish(lambda q: q.machine_set_hardware_report(machine, b"whole"))
+        await work.finish(lambda q: q.machine_set_hardware_report(machine, b"whole"), **driver)
         assert work.state == "finished" and reported(sql) == {machine}
 
-    async def test_after_an_error_of_the_database_too(self, work: bmdb.AsyncWork, machine: UUID, sql: Sql) -> None:
+    async def test_after_an_error_of_the_database_too(
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
         with pytest.raises(bmdb.DatabaseError):
-            await work.finish(lambda q: q.execute("SELECT 1 / 0"))
+            await work.finish(lambda q: q.execute("SELECT 1 / 0"), **driver)
         assert work.state == "active" and leases(sql) == {(machine, PROCESS)}
-        await work.fail("division", BACKOFF)
+        await work.fail("division", BACKOFF, **driver)
         assert events(sql, machine) == ["Started", "Failed"]
 
-    async def test_it_is_ending_while_commit_runs(self, work: bmdb.AsyncWork) -> None:
+    async def test_it_is_ending_while_commit_runs(self, work: bmdb.AsyncWork, driver: Driver) -> None:
         seen: list[str] = []
 
         async def commit(q: bmdb.AsyncQueries) -> None:
             seen.append(work.state)
             with pytest.raises(bmdb.WorkStateError):
-                await work.finish()
-            await work.cancel()
+                await work.finish(**driver)
+            await work.cancel(**driver)
 
-        await work.finish(commit)
+        await work.finish(commit, **driver)
         assert seen == ["ending"] and work.state == "finished"
 
     async def test_a_lease_that_was_taken_away_is_lost_and_commit_does_not_run(
-        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         """Without the fence the callback would run, and write."""
         take_away(sql)
         ran: list[bmdb.AsyncQueries] = []
         for _ in range(2):
             with pytest.raises(bmdb.LeaseLostError):
-                await work.finish(ran.append)
+                await work.finish(ran.append, **driver)
             assert work.lost and work.state == "lost"
         assert not ran and events(sql, machine) == ["Started"]
 
     async def test_a_lease_that_somebody_else_has_now_is_not_ended(
-        self, connection: bmdb.AsyncConnection, work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, connection: bmdb.AsyncConnection, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         take_away(sql)
         async with await connection.start_session() as rival:
             theirs = await rival.work(PROCESS, lambda q: [machine])
             with pytest.raises(bmdb.LeaseLostError):
-                await work.finish()
+                await work.finish(**driver)
             assert leases(sql) == {(machine, PROCESS)}
-            await theirs.finish()
+            await theirs.finish(**driver)
 
     async def test_not_even_by_the_same_session(
-        self, session: bmdb.AsyncSession, work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, session: bmdb.AsyncSession, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         """Machine, process and session are the same; only the token tells the two leases apart."""
         take_away(sql)
         successor = await session.work(PROCESS, lambda q: [machine])
-        ends: list[Callable[[], Awaitable[None]]] = [work.finish, lambda: work.fail("late", BACKOFF)]
+        ends: list[Callable[[], Awaitable[None]]] = [work.finish, lambda: work.fail("late", BACKOFF, **driver)]
         for end in ends:
             with pytest.raises(bmdb.LeaseLostError):
                 await end()
         assert successor.state == "active" and leases(sql) == {(machine, PROCESS)}
-        await successor.finish()
+        await successor.finish(**driver)
 
 
 class TestFail:
@@ -322,8 +325,9 @@ class TestFail:
         work: bmdb.AsyncWork,
         machine: UUID,
         sql: Sql,
+        driver: Driver,
     ) -> None:
-        await work.fail("no answer from 10.0.0.7", BACKOFF)
+        await work.fail("no answer from 10.0.0.7", BACKOFF, **driver)
         assert work.state == "failed"
         assert leases(sql) == set()
         event = (await connection.history_of(machine))[-1]
@@ -333,50 +337,54 @@ class TestFail:
         assert backoff is not None
         assert (backoff.cause, backoff.last_interval_seconds) == ("no answer from 10.0.0.7", 60)
 
-    async def test_a_lease_that_was_taken_away_is_lost(self, work: bmdb.AsyncWork, machine: UUID, sql: Sql) -> None:
+    async def test_a_lease_that_was_taken_away_is_lost(
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
         take_away(sql)
         with pytest.raises(bmdb.LeaseLostError):
-            await work.fail("no answer", BACKOFF)
+            await work.fail("no answer", BACKOFF, **driver)
         assert work.lost
         assert sql.execute("SELECT count(*) FROM work_backoff").fetchone() == (0,)
         assert events(sql, machine) == ["Started"]
 
 
 class TestCancel:
-    async def test_it_frees_the_machine_once(self, work: bmdb.AsyncWork, machine: UUID, sql: Sql) -> None:
-        await work.cancel()
+    async def test_it_frees_the_machine_once(
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
+        await work.cancel(**driver)
         assert work.state == "canceled"
         assert leases(sql) == set()
-        await work.cancel()
+        await work.cancel(**driver)
         assert events(sql, machine) == ["Started", "Canceled"]
         assert sql.execute("SELECT count(*) FROM work_backoff").fetchone() == (0,)
 
-    @pytest.mark.parametrize("end", [lambda work: work.finish(), lambda work: work.fail("no answer", BACKOFF)])
+    @pytest.mark.parametrize("end", ["finish", "fail"])
     async def test_after_another_end_it_does_nothing(
-        self, end: Callable[[bmdb.AsyncWork], None], work: bmdb.AsyncWork, machine: UUID, sql: Sql
+        self, end: str, work: bmdb.AsyncWork, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
-        await end(work)
+        await (work.finish(**driver) if end == "finish" else work.fail("no answer", BACKOFF, **driver))
         state, before = work.state, events(sql, machine)
-        await work.cancel()
+        await work.cancel(**driver)
         assert work.state == state and events(sql, machine) == before
 
     async def test_a_lost_lease_is_logged_and_not_raised(
-        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, caplog: pytest.LogCaptureFixture
+        self, work: bmdb.AsyncWork, machine: UUID, sql: Sql, caplog: pytest.LogCaptureFixture, driver: Driver
     ) -> None:
         take_away(sql)
         with caplog.at_level(logging.INFO, logger="bmdb"):
-            await work.cancel()
+            await work.cancel(**driver)
         assert work.lost
         told = [record for record in caplog.records if str(machine) in record.getMessage()]
         assert [record.levelno for record in told] == [logging.INFO]
         assert events(sql, machine) == ["Started"]
 
     async def test_nothing_is_raised_either_once_the_session_is_closed(
-        self, connection: bmdb.AsyncConnection, machine: UUID, sql: Sql
+        self, connection: bmdb.AsyncConnection, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         async with await connection.start_session() as session:
             work = await session.work(PROCESS, lambda q: [machine])
-        await work.cancel()
+        await work.cancel(**driver)
         assert work.lost
         assert events(sql, machine) == ["Started", "Canceled"]
 

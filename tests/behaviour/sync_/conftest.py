@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests import drivers
 
 import bmdb
 
@@ -31,3 +32,10 @@ def pg(database: str) -> Iterator[psycopg.Connection[Any]]:
     """The user's connection, as psycopg makes it: not in autocommit mode."""
     with psycopg.connect(database) as opened:
         yield opened
+
+
+@pytest.fixture(params=["native", "psycopg"])
+def driver(request: pytest.FixtureRequest, database: str) -> Iterator[drivers.Driver]:
+    """What transactions and ends are given besides their callback: on bmdb's own connections, and on a user's."""
+    with drivers.driver(request.param, database) as keywords:
+        yield keywords

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.conftest import MakeMachines
+from tests.drivers import Driver
 
 import bmdb
 
@@ -210,24 +211,28 @@ class TestLease:
 
 
 class TestFinish:
-    def test_it_frees_the_machine_and_lands_what_commit_wrote(self, work: bmdb.Work, machine: UUID, sql: Sql) -> None:
-        work.finish(lambda q: q.machine_set_hardware_report(machine, b"done"))
+    def test_it_frees_the_machine_and_lands_what_commit_wrote(
+        self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
+        work.finish(lambda q: q.machine_set_hardware_report(machine, b"done"), **driver)
         assert work.state == "finished" and not work.lost
         assert leases(sql) == set() and reported(sql) == {machine}
         assert events(sql, machine) == ["Started", "Finished"]
 
-    def test_without_a_commit(self, work: bmdb.Work, machine: UUID, sql: Sql) -> None:
-        work.finish()
+    def test_without_a_commit(self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver) -> None:
+        work.finish(**driver)
         assert leases(sql) == set() and events(sql, machine) == ["Started", "Finished"]
 
-    def test_it_forgives_the_backoff_of_its_pair_alone(self, session: bmdb.Session, machine: UUID, sql: Sql) -> None:
-        session.work(PROCESS, lambda q: [machine]).fail("no answer", BACKOFF)
-        session.work(OTHER_PROCESS, lambda q: [machine]).fail("no answer", BACKOFF)
-        session.work(PROCESS, lambda q: [machine]).finish()
+    def test_it_forgives_the_backoff_of_its_pair_alone(
+        self, session: bmdb.Session, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
+        session.work(PROCESS, lambda q: [machine]).fail("no answer", BACKOFF, **driver)
+        session.work(OTHER_PROCESS, lambda q: [machine]).fail("no answer", BACKOFF, **driver)
+        session.work(PROCESS, lambda q: [machine]).finish(**driver)
         assert sql.execute("SELECT process FROM work_backoff").fetchall() == [(OTHER_PROCESS,)]
 
     def test_after_an_error_in_commit_the_work_is_active_still(
-        self, session: bmdb.Session, work: bmdb.Work, machine: UUID, sql: Sql
+        self, session: bmdb.Session, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         error = RuntimeError("mine")
 
@@ -237,70 +242,70 @@ class TestFinish:
 
         for _ in range(2):
             with pytest.raises(RuntimeError) as caught:
-                work.finish(commit)
+                work.finish(commit, **driver)
             assert caught.value is error
             assert work.state == "active"
             assert leases(sql) == {(machine, PROCESS)} and reported(sql) == set()
             assert events(sql, machine) == ["Started"]
         with pytest.raises(bmdb.WorkConflictError):
             session.work(PROCESS, lambda q: [machine])
-        work.finish(lambda q: q.machine_set_hardware_report(machine, b"whole"))
+        work.finish(lambda q: q.machine_set_hardware_report(machine, b"whole"), **driver)
         assert work.state == "finished" and reported(sql) == {machine}
 
-    def test_after_an_error_of_the_database_too(self, work: bmdb.Work, machine: UUID, sql: Sql) -> None:
+    def test_after_an_error_of_the_database_too(self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver) -> None:
         with pytest.raises(bmdb.DatabaseError):
-            work.finish(lambda q: q.execute("SELECT 1 / 0"))
+            work.finish(lambda q: q.execute("SELECT 1 / 0"), **driver)
         assert work.state == "active" and leases(sql) == {(machine, PROCESS)}
-        work.fail("division", BACKOFF)
+        work.fail("division", BACKOFF, **driver)
         assert events(sql, machine) == ["Started", "Failed"]
 
-    def test_it_is_ending_while_commit_runs(self, work: bmdb.Work) -> None:
+    def test_it_is_ending_while_commit_runs(self, work: bmdb.Work, driver: Driver) -> None:
         seen: list[str] = []
 
         def commit(q: bmdb.Queries) -> None:
             seen.append(work.state)
             with pytest.raises(bmdb.WorkStateError):
-                work.finish()
-            work.cancel()
+                work.finish(**driver)
+            work.cancel(**driver)
 
-        work.finish(commit)
+        work.finish(commit, **driver)
         assert seen == ["ending"] and work.state == "finished"
 
     def test_a_lease_that_was_taken_away_is_lost_and_commit_does_not_run(
-        self, work: bmdb.Work, machine: UUID, sql: Sql
+        self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         """Without the fence the callback would run, and write."""
         take_away(sql)
         ran: list[bmdb.Queries] = []
         for _ in range(2):
             with pytest.raises(bmdb.LeaseLostError):
-                work.finish(ran.append)
+                work.finish(ran.append, **driver)
             assert work.lost and work.state == "lost"
         assert not ran and events(sql, machine) == ["Started"]
 
     def test_a_lease_that_somebody_else_has_now_is_not_ended(
-        self, connection: bmdb.Connection, work: bmdb.Work, machine: UUID, sql: Sql
+        self, connection: bmdb.Connection, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         take_away(sql)
         with connection.start_session() as rival:
             theirs = rival.work(PROCESS, lambda q: [machine])
             with pytest.raises(bmdb.LeaseLostError):
-                work.finish()
+                work.finish(**driver)
             assert leases(sql) == {(machine, PROCESS)}
-            theirs.finish()
+            theirs.finish(**driver)
 
     def test_not_even_by_the_same_session(
-        self, session: bmdb.Session, work: bmdb.Work, machine: UUID, sql: Sql
+        self, session: bmdb.Session, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         """Machine, process and session are the same; only the token tells the two leases apart."""
         take_away(sql)
         successor = session.work(PROCESS, lambda q: [machine])
-        ends: list[Callable[[], None]] = [work.finish, lambda: work.fail("late", BACKOFF)]
+        ends: list[Callable[[], None]] = [work.finish, lambda: work.fail("late", BACKOFF, **driver)]
         for end in ends:
             with pytest.raises(bmdb.LeaseLostError):
                 end()
         assert successor.state == "active" and leases(sql) == {(machine, PROCESS)}
-        successor.finish()
+        successor.finish(**driver)
 
 
 class TestFail:
@@ -311,8 +316,9 @@ class TestFail:
         work: bmdb.Work,
         machine: UUID,
         sql: Sql,
+        driver: Driver,
     ) -> None:
-        work.fail("no answer from 10.0.0.7", BACKOFF)
+        work.fail("no answer from 10.0.0.7", BACKOFF, **driver)
         assert work.state == "failed"
         assert leases(sql) == set()
         event = connection.history_of(machine)[-1]
@@ -322,50 +328,52 @@ class TestFail:
         assert backoff is not None
         assert (backoff.cause, backoff.last_interval_seconds) == ("no answer from 10.0.0.7", 60)
 
-    def test_a_lease_that_was_taken_away_is_lost(self, work: bmdb.Work, machine: UUID, sql: Sql) -> None:
+    def test_a_lease_that_was_taken_away_is_lost(
+        self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
+    ) -> None:
         take_away(sql)
         with pytest.raises(bmdb.LeaseLostError):
-            work.fail("no answer", BACKOFF)
+            work.fail("no answer", BACKOFF, **driver)
         assert work.lost
         assert sql.execute("SELECT count(*) FROM work_backoff").fetchone() == (0,)
         assert events(sql, machine) == ["Started"]
 
 
 class TestCancel:
-    def test_it_frees_the_machine_once(self, work: bmdb.Work, machine: UUID, sql: Sql) -> None:
-        work.cancel()
+    def test_it_frees_the_machine_once(self, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver) -> None:
+        work.cancel(**driver)
         assert work.state == "canceled"
         assert leases(sql) == set()
-        work.cancel()
+        work.cancel(**driver)
         assert events(sql, machine) == ["Started", "Canceled"]
         assert sql.execute("SELECT count(*) FROM work_backoff").fetchone() == (0,)
 
-    @pytest.mark.parametrize("end", [lambda work: work.finish(), lambda work: work.fail("no answer", BACKOFF)])
+    @pytest.mark.parametrize("end", ["finish", "fail"])
     def test_after_another_end_it_does_nothing(
-        self, end: Callable[[bmdb.Work], None], work: bmdb.Work, machine: UUID, sql: Sql
+        self, end: str, work: bmdb.Work, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
-        end(work)
+        (work.finish(**driver) if end == "finish" else work.fail("no answer", BACKOFF, **driver))
         state, before = work.state, events(sql, machine)
-        work.cancel()
+        work.cancel(**driver)
         assert work.state == state and events(sql, machine) == before
 
     def test_a_lost_lease_is_logged_and_not_raised(
-        self, work: bmdb.Work, machine: UUID, sql: Sql, caplog: pytest.LogCaptureFixture
+        self, work: bmdb.Work, machine: UUID, sql: Sql, caplog: pytest.LogCaptureFixture, driver: Driver
     ) -> None:
         take_away(sql)
         with caplog.at_level(logging.INFO, logger="bmdb"):
-            work.cancel()
+            work.cancel(**driver)
         assert work.lost
         told = [record for record in caplog.records if str(machine) in record.getMessage()]
         assert [record.levelno for record in told] == [logging.INFO]
         assert events(sql, machine) == ["Started"]
 
     def test_nothing_is_raised_either_once_the_session_is_closed(
-        self, connection: bmdb.Connection, machine: UUID, sql: Sql
+        self, connection: bmdb.Connection, machine: UUID, sql: Sql, driver: Driver
     ) -> None:
         with connection.start_session() as session:
             work = session.work(PROCESS, lambda q: [machine])
-        work.cancel()
+        work.cancel(**driver)
         assert work.lost
         assert events(sql, machine) == ["Started", "Canceled"]
 
