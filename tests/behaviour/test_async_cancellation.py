@@ -15,6 +15,7 @@ from tests.conftest import MakeMachines
 
 import bmdb
 
+pytestmark = pytest.mark.uvloop
 PROCESS = "UnitTest1"
 
 

@@ -15,6 +15,7 @@ from tests.conftest import MakeMachines
 import bmdb
 
 PROCESS = "UnitTest1"
+pytestmark = pytest.mark.uvloop
 Sql = psycopg.Connection[Any]
 
 

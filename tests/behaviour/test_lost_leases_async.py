@@ -25,6 +25,7 @@ from tests.proxy import Proxy
 
 import bmdb
 
+pytestmark = pytest.mark.uvloop
 PROCESS = "UnitTest1"
 Sql = psycopg.Connection[Any]
 

@@ -217,7 +217,8 @@ class AsyncSession(Unique):
         `fn` gets the transaction's queries; under asyncio it may be an `async def` or a plain function. It may run many
         times (after a conflict with another transaction, or when the connection breaks before COMMIT), so it must have
         no effect outside the database. What it raises rolls the transaction back and surfaces unchanged, unless it is,
-        or was caused by, a retryable database error.
+        or was caused by, a retryable database error. It runs in the caller's context: it sees its context variables,
+        and what it sets stays set.
 
         `isolation`: "serializable", "repeatable read" or "read committed"; by default the connection's. `max_retries`
         bounds the runs after the first; after 60 s none is begun either.

@@ -58,6 +58,11 @@ async def run(
                     # result = fn(make(tx))
                     # end sync only
                     check_result(result)
+                # async only
+                except GeneratorExit:
+                    # The task is gone with its event loop, so nothing can be awaited. Dropped, `tx` rolls back.
+                    raise
+                # end async only
                 except BaseException as error:
                     if await _conclude_after(tx, error) == "again":
                         continue

@@ -213,6 +213,9 @@ class TestLoss:
                 await work.finish()
 
 
+# async only
+@pytest.mark.uvloop
+# end async only
 class TestWaiting:
     async def test_waiting_for_a_live_session_ends_with_the_timeout(self, session: bmdb.AsyncSession) -> None:
         began = time.monotonic()
@@ -237,6 +240,9 @@ class TestWaiting:
         assert time.monotonic() - began < 5
 
 
+# async only
+@pytest.mark.uvloop
+# end async only
 class TestCallbacks:
     async def test_called_once_with_the_session(self, connection: bmdb.AsyncConnection, sql: Sql) -> None:
         told: list[bmdb.AsyncSession] = []
@@ -331,6 +337,9 @@ class TestCallbacks:
             assert await successor.transact(lambda q: q.count_machines()) == 0
 
 
+# async only
+@pytest.mark.uvloop
+# end async only
 class TestClosing:
     async def test_closing_removes_the_row_and_releases_the_leases(
         self, connection: bmdb.AsyncConnection, sql: Sql, machines: MakeMachines

@@ -17,6 +17,9 @@ from tests.drivers import Driver
 import bmdb
 
 Sql = psycopg.Connection[Any]
+# async only
+pytestmark = pytest.mark.uvloop
+# end async only
 LEVELS = ["serializable", "repeatable read", "read committed"]
 
 

@@ -17,6 +17,9 @@ import bmdb
 PROCESS = "UnitTest1"
 OTHER_PROCESS = "UnitTest2"
 Sql = psycopg.Connection[Any]
+# async only
+pytestmark = pytest.mark.uvloop
+# end async only
 BACKOFF = bmdb.Backoff(60)
 
 
