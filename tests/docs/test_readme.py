@@ -11,7 +11,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.conftest import MakeMachines
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -26,18 +25,6 @@ def run(source: str, conninfo: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
-
-
-@pytest.fixture
-def provided(machines: MakeMachines, sql: psycopg.Connection[Any]) -> list[UUID]:
-    """Machines of the provider that the worker looks after."""
-    made = machines(5)
-    for number, machine in enumerate(made):
-        sql.execute(
-            "INSERT INTO machine_provided (machine_id, provider, provider_id) VALUES (%s, 'Equinix', %s)",
-            [machine, f"unit-{number}"],
-        )
-    return made
 
 
 def test_the_readme_shows_the_worker_of_the_examples() -> None:
