@@ -64,6 +64,25 @@ def transact(server: Server, rounds: int, seconds: float) -> list[Comparison]:
     return comparisons
 
 
+def brought(server: Server, rounds: int, seconds: float) -> list[Comparison]:
+    """What a transaction costs on a connection of the user's, beside bmdb's own."""
+    with psycopg.connect(server.conninfo) as connection:
+        row = connection.execute("SELECT machine_id FROM machines LIMIT 1").fetchone()
+    assert row is not None
+    with transactions.brought_sides(server.conninfo, row[0]) as acts:
+        measured = alternate_calls(acts, rounds, seconds)
+    took = {name: duration(statistics.median(times)) for name, times in measured.items()}
+    return [
+        Comparison(
+            f"transact, one query, on a connection of {name}'s",
+            ratio(measured[name], measured["bmdb"]),
+            took[name],
+            f"its own connection: {took['bmdb']}",
+        )
+        for name in ("psycopg", "SQLAlchemy")
+    ]
+
+
 def lease_cycles(server: Server, rounds: int, seconds: int) -> tuple[list[Comparison], str]:
     """Lease cycles beside pgbench, and what isolation costs: comparisons, and a table of cycles and retries."""
     sides = {"bmdb": leases.bmdb_cycles, "pgbench": leases.pgbench_cycles}
@@ -207,6 +226,7 @@ def main() -> None:
     started = time.monotonic()
     with running() as server:
         comparisons = [*backoff(chosen.rounds + 1), *transact(server, 2 * chosen.rounds, 1.5)]
+        comparisons += brought(server, 2 * chosen.rounds, 1.5)
         cycles, cycles_table = lease_cycles(server, chosen.rounds, chosen.seconds)
         beats, beats_table = heartbeat(server, 2)
         comparisons += [*cycles, *beats, *idle_worker(server, 3)]

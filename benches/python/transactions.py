@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from uuid import UUID
 
 import psycopg
+import sqlalchemy
 
 import bmdb
 from bmdb import Queries, _core
@@ -63,6 +64,27 @@ def psycopg_side(conninfo: str, machine: UUID) -> Iterator[tuple[Act, Act]]:
             return row
 
         yield empty, one_query
+
+
+@contextmanager
+def brought_sides(conninfo: str, machine: UUID) -> Iterator[dict[str, Act]]:
+    """A transaction with one query: on bmdb's own connection, on one of psycopg's, on one of an SQLAlchemy engine."""
+    with (
+        bmdb.connect(conninfo, component="benchmark") as connection,
+        connection.start_session(interval=60) as session,
+        psycopg.connect(conninfo) as brought,
+    ):
+        engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
+
+        def ask(q: Queries) -> object:
+            return q.fetch_one(ONE_QUERY, machine)
+
+        yield {
+            "bmdb": lambda: session.transact(ask),
+            "psycopg": lambda: session.transact(ask, connection=brought),
+            "SQLAlchemy": lambda: session.transact(ask, engine=engine),
+        }
+        engine.dispose()
 
 
 def nothing(_: Queries) -> None:

@@ -134,7 +134,8 @@ class AsyncForeignTransaction:
             await carrier.acquire()
             if self._owner is not None:
                 identity = await carrier.identity()
-                check_same(await self._owner.database_async(), identity.database)
+                ours = self._owner.known_database or await self._owner.database_async()
+                check_same(ours, identity.database)
             await carrier.begin(self._core.isolation)
             if self._savepoint:
                 await carrier.run(_SAVEPOINT)

@@ -112,7 +112,8 @@ class ForeignTransaction:
             carrier.acquire()
             if self._owner is not None:
                 identity = carrier.identity()
-                check_same(self._owner.database(), identity.database)
+                ours = self._owner.known_database or self._owner.database()
+                check_same(ours, identity.database)
             carrier.begin(self._core.isolation)
             if self._savepoint:
                 carrier.run(_SAVEPOINT)

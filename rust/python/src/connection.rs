@@ -1,6 +1,6 @@
 //! `bmdb._core.Connection`: opening, the schema, sessions, collection, closing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bmdb_core::config::Config;
@@ -35,6 +35,8 @@ use crate::work::{Work, ending, machine_ids};
 pub(crate) struct Connection {
     core: Arc<Core>,
     throwaway: bool,
+    /// Asked once: it cannot change.
+    database: Arc<OnceLock<(i64, String)>>,
 }
 
 /// What `connect` was given besides the server's address.
@@ -63,6 +65,7 @@ impl Opening {
         Ok(Connection {
             core,
             throwaway: self.throwaway,
+            database: Arc::default(),
         })
     }
 }
@@ -75,6 +78,19 @@ fn limit(seconds: f64) -> PyResult<Duration> {
 
 fn collected(outcome: bmdb_core::collect::Collected) -> (u64, u64) {
     (outcome.sessions, outcome.leases)
+}
+
+async fn whereabouts(
+    core: Arc<Core>,
+    known: Arc<OnceLock<(i64, String)>>,
+) -> Result<(i64, String)> {
+    if let Some(known) = known.get() {
+        return Ok(known.clone());
+    }
+    let database = foreign::database(core.pool()).await?;
+    Ok(known
+        .get_or_init(|| (database.system, database.name))
+        .clone())
 }
 
 fn into_object<T>(py: Python<'_>, value: T) -> PyResult<Py<PyAny>>
@@ -286,16 +302,18 @@ impl Connection {
 
     /// Which database this leads to: (the cluster's identifier, the database's name).
     fn database(&self, py: Python<'_>) -> PyResult<(i64, String)> {
-        let database = drive::run(py, foreign::database(self.core.pool()))?;
-        Ok((database.system, database.name))
+        drive::run(py, whereabouts(self.core.clone(), self.database.clone()))
+    }
+
+    /// The same once it has been asked, or None.
+    #[getter]
+    fn known_database(&self) -> Option<(i64, String)> {
+        self.database.get().cloned()
     }
 
     fn database_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let database = async move { foreign::database(core.pool()).await };
-        drive::spawn(py, database, |py, database| {
-            into_object(py, (database.system, database.name))
-        })
+        let database = whereabouts(self.core.clone(), self.database.clone());
+        drive::spawn(py, database, into_object)
     }
 
     /// A transaction that no session fences, for reading.
