@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.conftest import MakeMachines
+from tests.drivers import Driver
 from tests.proxy import Proxy
 
 import bmdb
@@ -37,7 +38,9 @@ async def test_leaving_a_session_by_an_exception_keeps_it_although_closing_fails
     assert any("could not close session" in r.getMessage() for r in caplog.records if r.levelno == logging.ERROR)
 
 
-async def test_another_connections_failure_is_an_exception_like_any_other(session: bmdb.AsyncSession) -> None:
+async def test_another_connections_failure_is_an_exception_like_any_other(
+    session: bmdb.AsyncSession, driver: Driver
+) -> None:
     runs: list[int] = []
     theirs = bmdb.ConnectionFailedError("some other server")
 
@@ -46,19 +49,19 @@ async def test_another_connections_failure_is_an_exception_like_any_other(sessio
         raise theirs
 
     with pytest.raises(bmdb.ConnectionFailedError) as caught:
-        await session.transact(fn)
+        await session.transact(fn, **driver)
     assert caught.value is theirs
     assert runs == [1]
 
 
-async def test_exhausted_retries_name_the_callbacks_own_exception(session: bmdb.AsyncSession) -> None:
+async def test_exhausted_retries_name_the_callbacks_own_exception(session: bmdb.AsyncSession, driver: Driver) -> None:
     theirs = psycopg.errors.SerializationFailure("of another database")
 
     def fn(q: bmdb.AsyncQueries) -> None:
         raise theirs
 
     with pytest.raises(bmdb.RetriesExhaustedError) as caught:
-        await session.transact(fn, max_retries=2)
+        await session.transact(fn, max_retries=2, **driver)
     assert caught.value.attempts == 3
     assert caught.value.__cause__ is theirs
 
@@ -123,7 +126,7 @@ async def test_an_absurd_pool_is_refused(database: str) -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 async def test_what_ends_the_program_amid_a_conflict_is_no_conflict(
-    kind: type[BaseException], session: bmdb.AsyncSession
+    kind: type[BaseException], session: bmdb.AsyncSession, driver: Driver
 ) -> None:
     """It has the conflict in its context; taken for one, the callback would run again and the program go on."""
     runs: list[int] = []
@@ -136,5 +139,5 @@ async def test_what_ends_the_program_amid_a_conflict_is_no_conflict(
             raise kind  # noqa: B904 - the point of the test
 
     with pytest.raises(kind):
-        await session.transact(fn, max_retries=1)
+        await session.transact(fn, max_retries=1, **driver)
     assert runs == [1]

@@ -1,4 +1,8 @@
-"""Statements of the user's that go wrong, or that would outlive their transaction."""
+"""Statements of the user's that go wrong, or that would outlive their transaction.
+
+On bmdb's own connections alone: on a psycopg connection parameters are counted by the server, which aborts the
+transaction, and what a statement leaves behind is the user's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Python values to SQL and back, on a real server, type by type."""
+"""Python values to SQL and back, on a real server, type by type.
+
+On bmdb's own connections alone: on a psycopg connection parameters go through psycopg's adaptation.
+"""
 
 import copy
 import enum

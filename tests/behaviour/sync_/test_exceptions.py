@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.conftest import MakeMachines
+from tests.drivers import Driver
 from tests.proxy import Proxy
 
 import bmdb
@@ -38,7 +39,7 @@ def test_leaving_a_session_by_an_exception_keeps_it_although_closing_fails(
     assert any("could not close session" in r.getMessage() for r in caplog.records if r.levelno == logging.ERROR)
 
 
-def test_another_connections_failure_is_an_exception_like_any_other(session: bmdb.Session) -> None:
+def test_another_connections_failure_is_an_exception_like_any_other(session: bmdb.Session, driver: Driver) -> None:
     runs: list[int] = []
     theirs = bmdb.ConnectionFailedError("some other server")
 
@@ -47,19 +48,19 @@ def test_another_connections_failure_is_an_exception_like_any_other(session: bmd
         raise theirs
 
     with pytest.raises(bmdb.ConnectionFailedError) as caught:
-        session.transact(fn)
+        session.transact(fn, **driver)
     assert caught.value is theirs
     assert runs == [1]
 
 
-def test_exhausted_retries_name_the_callbacks_own_exception(session: bmdb.Session) -> None:
+def test_exhausted_retries_name_the_callbacks_own_exception(session: bmdb.Session, driver: Driver) -> None:
     theirs = psycopg.errors.SerializationFailure("of another database")
 
     def fn(q: bmdb.Queries) -> None:
         raise theirs
 
     with pytest.raises(bmdb.RetriesExhaustedError) as caught:
-        session.transact(fn, max_retries=2)
+        session.transact(fn, max_retries=2, **driver)
     assert caught.value.attempts == 3
     assert caught.value.__cause__ is theirs
 
@@ -123,7 +124,9 @@ def test_an_absurd_pool_is_refused(database: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_program_amid_a_conflict_is_no_conflict(kind: type[BaseException], session: bmdb.Session) -> None:
+def test_what_ends_the_program_amid_a_conflict_is_no_conflict(
+    kind: type[BaseException], session: bmdb.Session, driver: Driver
+) -> None:
     """It has the conflict in its context; taken for one, the callback would run again and the program go on."""
     runs: list[int] = []
 
@@ -135,5 +138,5 @@ def test_what_ends_the_program_amid_a_conflict_is_no_conflict(kind: type[BaseExc
             raise kind  # noqa: B904 - the point of the test
 
     with pytest.raises(kind):
-        session.transact(fn, max_retries=1)
+        session.transact(fn, max_retries=1, **driver)
     assert runs == [1]

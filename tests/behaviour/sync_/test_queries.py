@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.drivers import Driver
 
 import bmdb
 from bmdb import model
@@ -39,47 +40,47 @@ def expired_session(q: Any) -> UUID:
 
 
 class TestMachines:
-    def test_new(self, session: Any, sql: Any) -> None:
-        machine = session.transact(lambda q: q.new_machine())
+    def test_new(self, session: Any, sql: Any, driver: Driver) -> None:
+        machine = session.transact(lambda q: q.new_machine(), **driver)
         assert sql.execute("SELECT * FROM machines").fetchall() == [(machine.machine_id, machine.machine_created_at)]
 
-    def test_rows_are_frozen(self, session: Any) -> None:
-        machine = session.transact(lambda q: q.new_machine())
+    def test_rows_are_frozen(self, session: Any, driver: Driver) -> None:
+        machine = session.transact(lambda q: q.new_machine(), **driver)
         with pytest.raises(dataclasses.FrozenInstanceError):
             machine.machine_id = uuid.uuid4()
 
 
 class TestSessions:
-    def test_own_session_is_live(self, session: Any) -> None:
+    def test_own_session_is_live(self, session: Any, driver: Driver) -> None:
         def ask(q: Any) -> tuple[Any, Any]:
             return q.session(session.uuid), q.session_check(session.uuid)
 
-        by_id, checked = session.transact(ask)
+        by_id, checked = session.transact(ask, **driver)
         for info in (by_id, checked):
             assert info.session_id == session.uuid
             assert info.session_live
             assert info.session_interval_seconds == session.interval
             assert info.session_deadline > info.session_created_at
 
-    def test_expired_session_is_shown_but_not_live(self, session: Any) -> None:
+    def test_expired_session_is_shown_but_not_live(self, session: Any, driver: Driver) -> None:
         def ask(q: Any) -> tuple[Any, Any]:
             gone = expired_session(q)
             return q.session(gone), q.session_check(gone)
 
-        by_id, checked = session.transact(ask)
+        by_id, checked = session.transact(ask, **driver)
         assert by_id.session_component_name == "gone"
         assert not by_id.session_live
         assert checked is None
 
-    def test_unknown_session(self, session: Any) -> None:
+    def test_unknown_session(self, session: Any, driver: Driver) -> None:
         unknown = uuid.uuid4()
 
         def ask(q: Any) -> tuple[Any, Any, bool]:
             return q.session(unknown), q.session_check(unknown), q.session_poke(unknown)
 
-        assert session.transact(ask) == (None, None, False)
+        assert session.transact(ask, **driver) == (None, None, False)
 
-    def test_poke_moves_the_deadline_of_a_live_session(self, session: Any) -> None:
+    def test_poke_moves_the_deadline_of_a_live_session(self, session: Any, driver: Driver) -> None:
         def poke(q: Any) -> tuple[Any, bool, Any]:
             other = q.fetch_value(
                 "INSERT INTO sessions (session_component_name, session_runtime_info, session_interval_seconds,"
@@ -88,59 +89,59 @@ class TestSessions:
             )
             return q.session(other), q.session_poke(other), q.session(other)
 
-        before, poked, after = session.transact(poke)
+        before, poked, after = session.transact(poke, **driver)
         assert poked
         assert after.session_deadline - before.session_deadline > timedelta(seconds=54)
 
-    def test_poke_does_not_revive(self, session: Any) -> None:
+    def test_poke_does_not_revive(self, session: Any, driver: Driver) -> None:
         def poke(q: Any) -> tuple[bool, Any]:
             gone = expired_session(q)
             return q.session_poke(gone), q.session_check(gone)
 
-        assert session.transact(poke) == (False, None)
+        assert session.transact(poke, **driver) == (False, None)
 
 
 class TestWork:
-    def test_token_rises_with_each_lease_of_the_pair(self, session: Any) -> None:
+    def test_token_rises_with_each_lease_of_the_pair(self, session: Any, driver: Driver) -> None:
         machine = create(session)
 
         def lease(process: str) -> int:
-            return session.transact(lambda q: q.start_work(machine, session.uuid, process))
+            return session.transact(lambda q: q.start_work(machine, session.uuid, process), **driver)
 
         assert lease(PROCESS) == 1
-        assert session.transact(lambda q: q.finish_work(machine, session.uuid, PROCESS))
+        assert session.transact(lambda q: q.finish_work(machine, session.uuid, PROCESS), **driver)
         assert lease("UnitTest2") == 1
         assert lease(PROCESS) == 2
 
-    def test_second_lease_of_the_pair_is_refused(self, session: Any, sql: Any) -> None:
+    def test_second_lease_of_the_pair_is_refused(self, session: Any, sql: Any, driver: Driver) -> None:
         machine = create(session, lambda q, machine: q.start_work(machine, session.uuid, PROCESS))
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: q.start_work(machine, session.uuid, PROCESS))
+            session.transact(lambda q: q.start_work(machine, session.uuid, PROCESS), **driver)
         assert (caught.value.sqlstate, caught.value.constraint) == ("23505", "work_pkey")
         assert sql.execute("SELECT token FROM work_token").fetchall() == [(1,)]
 
-    def test_unknown_machine_and_session(self, session: Any) -> None:
+    def test_unknown_machine_and_session(self, session: Any, driver: Driver) -> None:
         machine = create(session)
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: q.start_work(uuid.uuid4(), session.uuid, PROCESS))
+            session.transact(lambda q: q.start_work(uuid.uuid4(), session.uuid, PROCESS), **driver)
         assert caught.value.constraint == "work_machine_fkey"
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: q.start_work(machine, uuid.uuid4(), PROCESS))
+            session.transact(lambda q: q.start_work(machine, uuid.uuid4(), PROCESS), **driver)
         assert caught.value.constraint == "work_session_fkey"
 
-    def test_finish_needs_machine_session_and_process(self, session: Any, sql: Any) -> None:
+    def test_finish_needs_machine_session_and_process(self, session: Any, sql: Any, driver: Driver) -> None:
         machine = create(session, lambda q, machine: q.start_work(machine, session.uuid, PROCESS))
         for wrong in (
             (create(session), session.uuid, PROCESS),
             (machine, uuid.uuid4(), PROCESS),
             (machine, session.uuid, "UnitTest2"),
         ):
-            assert session.transact(lambda q, wrong=wrong: q.finish_work(*wrong)) is False
+            assert session.transact(lambda q, wrong=wrong: q.finish_work(*wrong), **driver) is False
         assert sql.execute("SELECT count(*) FROM work").fetchone() == (1,)
-        assert session.transact(lambda q: q.finish_work(machine, session.uuid, PROCESS)) is True
+        assert session.transact(lambda q: q.finish_work(machine, session.uuid, PROCESS), **driver) is True
         assert sql.execute("SELECT count(*) FROM work").fetchone() == (0,)
 
-    def test_history_is_of_one_machine_oldest_first(self, session: Any, sql: Any) -> None:
+    def test_history_is_of_one_machine_oldest_first(self, session: Any, sql: Any, driver: Driver) -> None:
         machine = create(session)
 
         def write(q: Any) -> None:
@@ -148,31 +149,31 @@ class TestWork:
             q.insert_work_history(machine, PROCESS, "Failed", "refused")
             q.insert_work_history(uuid.uuid4(), PROCESS, "Started")
 
-        session.transact(write)
+        session.transact(write, **driver)
         sql.execute(
             'INSERT INTO work_history (machine_id, process, event, "timestamp") VALUES (%s, %s, %s, %s)',
             (machine, PROCESS, "Canceled", AT),
         )
-        oldest, begun, failed = session.transact(lambda q: q.history_of(machine))
+        oldest, begun, failed = session.transact(lambda q: q.history_of(machine), **driver)
         assert oldest == model.HistoryEvent(machine, PROCESS, "Canceled", AT, None, None, None, None)
         assert (begun.event, begun.failed_cause) == ("Started", None)
         assert (begun.session_id, begun.component, begun.token) == (session.uuid, "test", 7)
         assert (failed.event, failed.failed_cause, failed.session_id) == ("Failed", "refused", None)
         assert begun.timestamp < failed.timestamp
 
-    def test_history_outlives_the_machine(self, session: Any, sql: Any) -> None:
+    def test_history_outlives_the_machine(self, session: Any, sql: Any, driver: Driver) -> None:
         machine = create(session, lambda q, machine: q.insert_work_history(machine, PROCESS, "Started"))
         sql.execute("DELETE FROM machines WHERE machine_id = %s", (machine,))
-        assert [event.event for event in session.transact(lambda q: q.history_of(machine))] == ["Started"]
+        assert [event.event for event in session.transact(lambda q: q.history_of(machine), **driver)] == ["Started"]
 
 
 class TestBackoffs:
-    def test_none_at_first(self, session: Any) -> None:
+    def test_none_at_first(self, session: Any, driver: Driver) -> None:
         machine = create(session)
-        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS)) is None
-        assert session.transact(lambda q: q.delete_work_backoff(machine, PROCESS)) is False
+        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS), **driver) is None
+        assert session.transact(lambda q: q.delete_work_backoff(machine, PROCESS), **driver) is False
 
-    def test_the_period_starts_when_the_row_is_written(self, session: Any) -> None:
+    def test_the_period_starts_when_the_row_is_written(self, session: Any, driver: Driver) -> None:
         machine = create(session)
 
         def fail(q: Any) -> tuple[Any, datetime]:
@@ -180,45 +181,45 @@ class TestBackoffs:
             q.insert_work_backoff(machine, PROCESS, "refused", 60)
             return q.work_backoff_of(machine, PROCESS), q.fetch_value("SELECT now()")
 
-        backoff, begun = session.transact(fail)
+        backoff, begun = session.transact(fail, **driver)
         assert (backoff.machine_id, backoff.process, backoff.cause) == (machine, PROCESS, "refused")
         assert backoff.last_interval_seconds == 60
         assert timedelta(seconds=60.5) <= backoff.until - begun < timedelta(seconds=70)
 
-    def test_another_failure_replaces_the_row_of_its_pair_alone(self, session: Any) -> None:
+    def test_another_failure_replaces_the_row_of_its_pair_alone(self, session: Any, driver: Driver) -> None:
         machine = create(session, lambda q, machine: q.insert_work_backoff(machine, "UnitTest2", "other", 5))
         for cause, seconds in (("first", 600), ("second", 1)):
-            session.transact(lambda q, c=cause, s=seconds: q.insert_work_backoff(machine, PROCESS, c, s))
+            session.transact(lambda q, c=cause, s=seconds: q.insert_work_backoff(machine, PROCESS, c, s), **driver)
 
         def ask(q: Any) -> tuple[Any, Any, datetime]:
             own, other = q.work_backoff_of(machine, PROCESS), q.work_backoff_of(machine, "UnitTest2")
             return own, other, q.fetch_value("SELECT clock_timestamp()")
 
-        own, other, now = session.transact(ask)
+        own, other, now = session.transact(ask, **driver)
         assert (own.cause, own.last_interval_seconds) == ("second", 1)
         assert own.until < now + timedelta(seconds=2)
         assert (other.cause, other.last_interval_seconds) == ("other", 5)
 
-    def test_an_older_schema_left_no_interval(self, session: Any, sql: Any) -> None:
+    def test_an_older_schema_left_no_interval(self, session: Any, sql: Any, driver: Driver) -> None:
         machine = create(session)
         sql.execute(
             "INSERT INTO work_backoff (machine_id, process, until, cause) VALUES (%s, %s, %s, 'old')",
             (machine, PROCESS, AT),
         )
-        backoff = session.transact(lambda q: q.work_backoff_of(machine, PROCESS))
+        backoff = session.transact(lambda q: q.work_backoff_of(machine, PROCESS), **driver)
         assert backoff == model.WorkBackoff(machine, PROCESS, AT, "old", None)
 
-    def test_delete(self, session: Any) -> None:
+    def test_delete(self, session: Any, driver: Driver) -> None:
         machine = create(session, lambda q, machine: q.insert_work_backoff(machine, PROCESS, "refused", 60))
-        assert session.transact(lambda q: q.delete_work_backoff(machine, "UnitTest2")) is False
-        assert session.transact(lambda q: q.delete_work_backoff(machine, PROCESS)) is True
-        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS)) is None
+        assert session.transact(lambda q: q.delete_work_backoff(machine, "UnitTest2"), **driver) is False
+        assert session.transact(lambda q: q.delete_work_backoff(machine, PROCESS), **driver) is True
+        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS), **driver) is None
 
-    def test_a_period_beyond_all_time_is_refused(self, session: Any) -> None:
+    def test_a_period_beyond_all_time_is_refused(self, session: Any, driver: Driver) -> None:
         machine = create(session)
         with pytest.raises(bmdb.DatabaseError):
-            session.transact(lambda q: q.insert_work_backoff(machine, PROCESS, "refused", 2**62))
-        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS)) is None
+            session.transact(lambda q: q.insert_work_backoff(machine, PROCESS, "refused", 2**62), **driver)
+        assert session.transact(lambda q: q.work_backoff_of(machine, PROCESS), **driver) is None
 
 
 # Each tag: (table, two ways to set it with the columns that they leave behind).
@@ -257,26 +258,26 @@ TAGS: dict[str, list[tuple[Callable[[Any, UUID], object], tuple[object, ...]]]] 
 
 class TestTags:
     @pytest.mark.parametrize("tag", TAGS)
-    def test_set_replace_delete(self, session: Any, sql: Any, tag: str) -> None:
+    def test_set_replace_delete(self, session: Any, sql: Any, tag: str, driver: Driver) -> None:
         machine, bystander = create(session), create(session)
 
         def rows() -> list[Any]:
             return sql.execute(f"SELECT * FROM machine_{tag} WHERE machine_id = %s", (machine,)).fetchall()
 
         for change, columns in TAGS[tag]:
-            assert session.transact(lambda q, change=change: change(q, machine)) is None
+            assert session.transact(lambda q, change=change: change(q, machine), **driver) is None
             assert rows() == [(machine, *columns)]
-        session.transact(lambda q: TAGS[tag][0][0](q, bystander))
+        session.transact(lambda q: TAGS[tag][0][0](q, bystander), **driver)
         delete = f"machine_delete_{tag}"
-        assert session.transact(lambda q: getattr(q, delete)(machine)) is True
+        assert session.transact(lambda q: getattr(q, delete)(machine), **driver) is True
         assert rows() == []
-        assert session.transact(lambda q: getattr(q, delete)(machine)) is False
+        assert session.transact(lambda q: getattr(q, delete)(machine), **driver) is False
         assert sql.execute(f"SELECT count(*) FROM machine_{tag}").fetchone() == (1,)
 
     @pytest.mark.parametrize("tag", TAGS)
-    def test_a_tag_needs_its_machine(self, session: Any, tag: str) -> None:
+    def test_a_tag_needs_its_machine(self, session: Any, tag: str, driver: Driver) -> None:
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: TAGS[tag][0][0](q, uuid.uuid4()))
+            session.transact(lambda q: TAGS[tag][0][0](q, uuid.uuid4()), **driver)
         assert caught.value.constraint == f"machine_{tag}_machine_fkey"
 
     def test_a_provider_id_belongs_to_one_machine(self, session: Any) -> None:
@@ -292,13 +293,15 @@ class TestTags:
             create(session, lambda q, machine: q.machine_add_provided(machine, "Equinix", "x" * 129))
         assert caught.value.sqlstate == "22001"
 
-    def test_update_of_the_provider_status_keeps_what_it_is_not_told(self, session: Any) -> None:
+    def test_update_of_the_provider_status_keeps_what_it_is_not_told(self, session: Any, driver: Driver) -> None:
         machine = create(session, lambda q, m: q.machine_add_provided(m, "Equinix", "a", location="AM"))
         create(session, lambda q, m: q.machine_add_provided(m, "Lumen", "a", status="Stopped"))
 
         def update(**known: str) -> tuple[object, ...]:
-            assert session.transact(lambda q: q.machine_update_provider_status("Equinix", "a", **known)) is True
-            (row,) = session.transact(lambda q: q.provided_machines("Equinix"))
+            assert (
+                session.transact(lambda q: q.machine_update_provider_status("Equinix", "a", **known), **driver) is True
+            )
+            (row,) = session.transact(lambda q: q.provided_machines("Equinix"), **driver)
             assert (row.machine_id, row.provider, row.provider_id) == (machine, "Equinix", "a")
             return (row.provider_reservation_id, row.provider_ip_address, row.provider_location, row.provider_status)
 
@@ -306,32 +309,32 @@ class TestTags:
         assert update(status="Provisioning") == (None, None, "AM", "Provisioning")
         assert update(ip_address="192.0.2.1", reservation_id="r") == ("r", "192.0.2.1", "AM", "Provisioning")
         assert update(status="Running", location="FR") == ("r", "192.0.2.1", "FR", "Running")
-        (other,) = session.transact(lambda q: q.provided_machines("Lumen"))
+        (other,) = session.transact(lambda q: q.provided_machines("Lumen"), **driver)
         assert (other.provider_location, other.provider_status) == (None, "Stopped")
 
-    def test_update_of_an_unknown_provider_id(self, session: Any) -> None:
+    def test_update_of_an_unknown_provider_id(self, session: Any, driver: Driver) -> None:
         create(session, lambda q, machine: q.machine_add_provided(machine, "Equinix", "a"))
         for provider, provider_id in (("Equinix", "b"), ("Lumen", "a")):
             known = session.transact(
-                lambda q, p=provider, i=provider_id: q.machine_update_provider_status(p, i, status="Running")
+                lambda q, p=provider, i=provider_id: q.machine_update_provider_status(p, i, status="Running"), **driver
             )
             assert known is False
 
-    def test_provided_machines_are_those_of_the_provider_by_id(self, session: Any) -> None:
+    def test_provided_machines_are_those_of_the_provider_by_id(self, session: Any, driver: Driver) -> None:
         machines = [create(session, lambda q, m: q.machine_add_provided(m, "Equinix", str(m))) for _ in range(4)]
         create(session, lambda q, machine: q.machine_add_provided(machine, "Lumen", "a"))
-        rows = session.transact(lambda q: q.provided_machines("Equinix"))
+        rows = session.transact(lambda q: q.provided_machines("Equinix"), **driver)
         assert [row.machine_id for row in rows] == sorted(machines)
-        assert session.transact(lambda q: q.provided_machines("None")) == []
+        assert session.transact(lambda q: q.provided_machines("None"), **driver) == []
 
 
 class TestAgents:
-    def test_authentication_needs_machine_and_key(self, session: Any) -> None:
+    def test_authentication_needs_machine_and_key(self, session: Any, driver: Driver) -> None:
         machine = create(session, lambda q, m: q.machine_set_agent_started(m, AT, b"key"))
         other = create(session, lambda q, m: q.machine_set_agent_started(m, AT, b"other"))
 
         def ask(machine: UUID, key: bytes) -> Any:
-            return session.transact(lambda q: q.authenticate_agent(machine, key))
+            return session.transact(lambda q: q.authenticate_agent(machine, key), **driver)
 
         assert ask(machine, b"key") == model.AgentStarted(machine, AT, b"key")
         assert ask(other, b"key") is None
@@ -339,12 +342,12 @@ class TestAgents:
         assert ask(machine, b"") is None
         assert ask(uuid.uuid4(), b"key") is None
 
-    def test_installation_is_pending_while_the_generations_differ(self, session: Any) -> None:
+    def test_installation_is_pending_while_the_generations_differ(self, session: Any, driver: Driver) -> None:
         machine = create(session)
 
         def after(change: Callable[[Any], object]) -> Any:
-            session.transact(change)
-            return session.transact(lambda q: q.os_installation_of(machine))
+            session.transact(change, **driver)
+            return session.transact(lambda q: q.os_installation_of(machine), **driver)
 
         assert after(lambda q: None) is None
         pending = model.OsInstallationRequest(machine, 3, b"wish")
@@ -358,7 +361,7 @@ class TestAgents:
 
 
 class TestStatistics:
-    def test_an_empty_database_counts_nothing(self, session: Any) -> None:
+    def test_an_empty_database_counts_nothing(self, session: Any, driver: Driver) -> None:
         def ask(q: Any) -> list[object]:
             return [
                 q.count_machines(),
@@ -373,9 +376,9 @@ class TestStatistics:
                 q.machine_hardware(None, 10),
             ]
 
-        assert session.transact(ask) == [0] * 7 + [[]] * 3
+        assert session.transact(ask, **driver) == [0] * 7 + [[]] * 3
 
-    def test_machines_and_provided(self, session: Any) -> None:
+    def test_machines_and_provided(self, session: Any, driver: Driver) -> None:
         for n in range(3):
             create(session)
             create(session, lambda q, m, n=n: q.machine_add_provided(m, ["Equinix", "Lumen", "Own"][n], "a"))
@@ -383,16 +386,16 @@ class TestStatistics:
         def ask(q: Any) -> tuple[int, int]:
             return q.count_machines(), q.count_provided()
 
-        assert session.transact(ask) == (6, 3)
+        assert session.transact(ask, **driver) == (6, 3)
 
-    def test_heartbeating_is_within_ten_minutes(self, session: Any, sql: Any) -> None:
+    def test_heartbeating_is_within_ten_minutes(self, session: Any, sql: Any, driver: Driver) -> None:
         create(session)
         for minutes in (0, 9, 11, 600):
             (at,) = sql.execute("SELECT clock_timestamp() - %s * interval '1 minute'", (minutes,)).fetchone()
             create(session, lambda q, machine, at=at: q.machine_set_agent_heartbeat(machine, at))
-        assert session.transact(lambda q: q.count_heartbeating()) == 2
+        assert session.transact(lambda q: q.count_heartbeating(), **driver) == 2
 
-    def test_installations(self, session: Any) -> None:
+    def test_installations(self, session: Any, driver: Driver) -> None:
         cases = [  # generation requested, generation reported, result
             (1, None, None),  # pending
             (2, 1, "Success"),  # pending
@@ -405,57 +408,60 @@ class TestStatistics:
         for wanted, reported, result in cases:
             machine = create(session)
             if wanted is not None:
-                session.transact(lambda q, m=machine, g=wanted: q.machine_set_os_installation_request(m, g, b""))
+                session.transact(
+                    lambda q, m=machine, g=wanted: q.machine_set_os_installation_request(m, g, b""), **driver
+                )
             if reported is not None:
                 session.transact(
-                    lambda q, m=machine, g=reported, r=result: q.machine_set_os_installation_report(m, g, r, b"")
+                    lambda q, m=machine, g=reported, r=result: q.machine_set_os_installation_report(m, g, r, b""),
+                    **driver,
                 )
 
         def ask(q: Any) -> tuple[int, int]:
             return q.count_pending_installation(), q.count_installed()
 
-        assert session.transact(ask) == (3, 1)
+        assert session.transact(ask, **driver) == (3, 1)
 
-    def test_active_work_by_process(self, session: Any) -> None:
+    def test_active_work_by_process(self, session: Any, driver: Driver) -> None:
         for _ in range(2):
             create(session, lambda q, machine: q.start_work(machine, session.uuid, "B"))
         create(session, lambda q, machine: q.start_work(machine, session.uuid, "A"))
-        counts = session.transact(lambda q: q.count_active_work())
+        counts = session.transact(lambda q: q.count_active_work(), **driver)
         assert counts == [model.ProcessCount("A", 1), model.ProcessCount("B", 2)]
 
-    def test_active_backoffs_by_process_leave_out_what_has_passed(self, session: Any, sql: Any) -> None:
+    def test_active_backoffs_by_process_leave_out_what_has_passed(self, session: Any, sql: Any, driver: Driver) -> None:
         passed = create(session, lambda q, machine: q.insert_work_backoff(machine, "A", "refused", 60))
         sql.execute("UPDATE work_backoff SET until = clock_timestamp() WHERE machine_id = %s", (passed,))
         create(session, lambda q, machine: q.insert_work_backoff(machine, "A", "refused", 60))
         for _ in range(2):
             create(session, lambda q, machine: q.insert_work_backoff(machine, "B", "refused", 60))
-        counts = session.transact(lambda q: q.count_active_backoffs())
+        counts = session.transact(lambda q: q.count_active_backoffs(), **driver)
         assert counts == [model.ProcessCount("A", 1), model.ProcessCount("B", 2)]
 
-    def test_hardware_pages_reach_every_report_once(self, session: Any, sql: Any) -> None:
+    def test_hardware_pages_reach_every_report_once(self, session: Any, sql: Any, driver: Driver) -> None:
         create(session)
         sql.execute("INSERT INTO machines (machine_id) VALUES (%s)", (UUID(int=0),))
         machines = [UUID(int=0), *[create(session) for _ in range(6)]]
         for machine in machines:
-            session.transact(lambda q, m=machine: q.machine_set_hardware_report(m, m.bytes))
+            session.transact(lambda q, m=machine: q.machine_set_hardware_report(m, m.bytes), **driver)
         pages: list[Any] = []
         last = None
-        while page := session.transact(lambda q, last=last: q.machine_hardware(last, 3)):
+        while page := session.transact(lambda q, last=last: q.machine_hardware(last, 3), **driver):
             pages.append(page)
             last = page[-1].machine_id
         assert [len(page) for page in pages] == [3, 3, 1]
         rows = [row for page in pages for row in page]
         assert rows == [model.HardwareReport(machine, machine.bytes) for machine in sorted(machines)]
-        assert session.transact(lambda q: q.machine_hardware(None, 0)) == []
+        assert session.transact(lambda q: q.machine_hardware(None, 0), **driver) == []
 
-    def test_a_negative_page_is_refused(self, session: Any) -> None:
+    def test_a_negative_page_is_refused(self, session: Any, driver: Driver) -> None:
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: q.machine_hardware(None, -1))
+            session.transact(lambda q: q.machine_hardware(None, -1), **driver)
         assert caught.value.sqlstate == "2201W"
 
 
 class TestRawSql:
-    def test_execute_counts_the_rows_affected(self, session: Any) -> None:
+    def test_execute_counts_the_rows_affected(self, session: Any, driver: Driver) -> None:
         machine = create(session)
         create(session)
 
@@ -466,26 +472,26 @@ class TestRawSql:
                 q.execute("DELETE FROM machines WHERE machine_id = $1", machine),
             ]
 
-        assert session.transact(act) == [2, 1, 0]
+        assert session.transact(act, **driver) == [2, 1, 0]
 
-    def test_fetch(self, session: Any) -> None:
+    def test_fetch(self, session: Any, driver: Driver) -> None:
         rows = session.transact(
-            lambda q: q.fetch("SELECT n, n * $1::int AS product FROM generate_series(1, 3) AS n", 10)
+            lambda q: q.fetch("SELECT n, n * $1::int AS product FROM generate_series(1, 3) AS n", 10), **driver
         )
         assert [(row.n, row.product) for row in rows] == [(1, 10), (2, 20), (3, 30)]
         assert [tuple(row) for row in rows] == [(1, 10), (2, 20), (3, 30)]
 
-    def test_fetch_one_is_the_first_row_or_none(self, session: Any) -> None:
+    def test_fetch_one_is_the_first_row_or_none(self, session: Any, driver: Driver) -> None:
         text = "SELECT n FROM generate_series(1, $1::int) AS n"
 
         def ask(q: Any) -> tuple[Any, Any]:
             return q.fetch_one(text, 3), q.fetch_one(text, 0)
 
-        first, none = session.transact(ask)
+        first, none = session.transact(ask, **driver)
         assert first.n == 1
         assert none is None
 
-    def test_fetch_value_is_the_first_column_or_none(self, session: Any) -> None:
+    def test_fetch_value_is_the_first_column_or_none(self, session: Any, driver: Driver) -> None:
         def ask(q: Any) -> list[object]:
             return [
                 q.fetch_value("SELECT $1::text, 2", "first"),
@@ -493,9 +499,9 @@ class TestRawSql:
                 q.fetch_value("SELECT 1 WHERE false"),
             ]
 
-        assert session.transact(ask) == ["first", None, None]
+        assert session.transact(ask, **driver) == ["first", None, None]
 
-    def test_an_error_of_the_server_surfaces(self, session: Any) -> None:
+    def test_an_error_of_the_server_surfaces(self, session: Any, driver: Driver) -> None:
         with pytest.raises(bmdb.DatabaseError) as caught:
-            session.transact(lambda q: q.fetch("SELECT * FROM nowhere"))
+            session.transact(lambda q: q.fetch("SELECT * FROM nowhere"), **driver)
         assert caught.value.sqlstate == "42P01"

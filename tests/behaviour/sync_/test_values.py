@@ -1,5 +1,8 @@
 # Generated from tests/behaviour/async_/test_values.py by tools/generate_sync.py: do not edit.
-"""Python values to SQL and back, on a real server, type by type."""
+"""Python values to SQL and back, on a real server, type by type.
+
+On bmdb's own connections alone: on a psycopg connection parameters go through psycopg's adaptation.
+"""
 
 import copy
 import enum
