@@ -155,6 +155,22 @@ class TestCrashBackoff:
         assert await losses(connection, locked) is backoff(sql, locked) is None
         assert backoff(sql, other) is not None
 
+    async def test_a_backoff_that_somebody_has_locked_is_not_waited_for(
+        self, connection: bmdb.AsyncConnection, machines: MakeMachines, database: str, sql: Sql
+    ) -> None:
+        await connection.register(bmdb.Process("Fragile", crash_backoff=bmdb.Backoff(60), quarantine_after=1))
+        locked, other = machines(2)
+        for machine in (locked, other):
+            sql.execute("INSERT INTO work_backoff VALUES (%s, 'Fragile', now(), 'before', 30)", [machine])
+        abandon(sql, "Fragile", locked, other)
+        with psycopg.connect(database) as somebody:
+            somebody.execute("SELECT FROM work_backoff WHERE machine_id = %s FOR UPDATE", [locked])
+            assert await connection.collect() == (1, 2)
+        kept = dict(sql.execute("SELECT machine_id, last_interval_seconds FROM work_backoff").fetchall())
+        assert kept == {locked: 30, other: 60}
+        assert await events(connection, locked) == ["Lost", "Quarantined"]
+        assert {row.machine_id for row in await connection._read(lambda q: q.quarantines())} == {locked, other}
+
 
 class TestQuarantine:
     async def test_after_so_many_losses_in_a_row(

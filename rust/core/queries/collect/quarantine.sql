@@ -1,4 +1,5 @@
--- Puts pairs in quarantine: claims refuse them, and a backoff without end keeps them out of what retrievals offer.
+-- Puts pairs in quarantine: claims refuse them, and a backoff without end keeps them out of what retrievals offer,
+-- unless somebody has theirs locked: nothing here waits.
 WITH chosen AS (
     SELECT u.machine_id, u.process, u.session_id, u.component, u.token, u.cause
     FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
@@ -10,7 +11,15 @@ WITH chosen AS (
     RETURNING chosen.machine_id, chosen.process, chosen.session_id, chosen.component, chosen.token, chosen.cause
 ), kept_away AS (
     INSERT INTO work_backoff (machine_id, process, until, cause)
-    SELECT machine_id, process, '9999-12-31 00:00:00+00', cause FROM marked ORDER BY machine_id, process
+    SELECT marked.machine_id, marked.process, '9999-12-31 00:00:00+00', marked.cause
+    FROM marked
+    LEFT JOIN work_backoff AS stored ON stored.machine_id = marked.machine_id AND stored.process = marked.process
+    WHERE stored.machine_id IS NULL OR (
+        SELECT free.machine_id FROM work_backoff AS free
+        WHERE free.machine_id = marked.machine_id AND free.process = marked.process
+        FOR UPDATE SKIP LOCKED
+    ) IS NOT NULL
+    ORDER BY marked.machine_id, marked.process
     ON CONFLICT (machine_id, process) DO UPDATE SET until = excluded.until, cause = excluded.cause
     RETURNING 1
 )
