@@ -15,7 +15,7 @@ SOURCE = Path("python/bmdb/_async/things.py")
 TARGET = Path("python/bmdb/_sync/things.py")
 RENAMED = {
     "NAMES": {"_async": "_sync", "__aenter__": "__enter__"},
-    "DOTTED": {"asyncio.sleep": "time.sleep", "asyncio.Lock": "threading.Lock"},
+    "DOTTED": {"asyncio.sleep": "time.sleep", "asyncio.Lock": "threading.Lock", "AsyncPool.open": "open_pool"},
 }
 
 
@@ -46,6 +46,7 @@ def sync(text: str) -> str:
         ("f: Callable[[Q], Awaitable[list[T]]]\n", "f: Callable[[Q], list[T]]\n"),
         ("f: Awaitable[Awaitable[T]]\n", "f: T\n"),
         ("asyncio.sleep(1)\n", "time.sleep(1)\n"),
+        ("pools.AsyncPool.open(1)\n", "pools.open_pool(1)\n"),
         ("import asyncio\n", "import threading, time\n"),
     ],
 )
