@@ -26,7 +26,7 @@ from tests.processes import eventually_async
 from tests.proxy import Proxy
 
 PROCESS = "UnitTest1"
-POINTS = 50  # for each of four calls
+POINTS = 50  # for each of four calls, on connections of our own; fewer on others
 BACKOFF = bmdb.Backoff(60)
 Sql = psycopg.Connection[Any]
 # What became of a call: it returned, or it was cancelled and says whether it was committed.
@@ -57,6 +57,7 @@ class Driver:
 
     def __init__(self, name: str, conninfo: str) -> None:
         self._name, self._conninfo = name, conninfo
+        self.points = POINTS if name == "native" else POINTS // 2
         self._stack = contextlib.AsyncExitStack()
         self._keywords: dict[str, Any] | None = None
 
@@ -71,7 +72,7 @@ class Driver:
         await self._stack.aclose()
 
 
-@pytest.fixture(params=["native", "psycopg"])
+@pytest.fixture(params=["native", "psycopg", "sqlalchemy"])
 async def driver(request: pytest.FixtureRequest, proxy: Proxy, database: str) -> AsyncIterator[Driver]:
     """Each of the drivers, through the proxy."""
     made = Driver(request.param, proxy.conninfo(database))
@@ -140,7 +141,7 @@ async def test_transact(
         await session.transact(lambda q: write(q, number), **await driver.keywords())
 
     told: dict[int, Outcome] = {}
-    for number in range(POINTS):
+    for number in range(driver.points):
         told[number], _ = await canceller.run(call(number))
         await assert_in_step(session, number, await driver.keywords())
     print(canceller.seen)
@@ -194,7 +195,7 @@ async def test_ends(
         await (work.finish(write, **keywords) if end == "finish" else work.fail("no answer", BACKOFF, **keywords))
 
     ended = {"finish": "Finished", "fail": "Failed"}[end]
-    for number, machine in enumerate(machines(POINTS)):
+    for number, machine in enumerate(machines(driver.points)):
         work = await session.work(PROCESS, lambda q, machine=machine: [machine])
         committed, _ = await canceller.run(call(work))
         assert committed is not None
