@@ -205,6 +205,8 @@ class Runner(Unique):
             self._news.wait(self._news.rings, min(left, _TICK))
 
     def _work(self, conninfo: str) -> None:
+        if self._stopping:
+            return
         settings = {"component": self._component, "grace": self._grace, "wakeup": self._wants_hints}
         self._processes.start(conninfo, settings, self._setup)
         if self._wants_hints and self._here:

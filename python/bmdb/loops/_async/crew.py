@@ -94,7 +94,7 @@ class AsyncCrew(Unique):
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # What `retrieve` raises is logged whole: it is the user's, as often as not.
             told = isinstance(error, Error)
             _LOGGER.warning("loop %s could not look for work: %s", self.loop.name, cause_of(error), exc_info=not told)
