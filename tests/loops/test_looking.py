@@ -66,6 +66,29 @@ def test_a_hint_ends_the_pause(
     assert taken[0] - at < 1.0
 
 
+def test_what_one_instance_finds_makes_the_others_look(
+    start: Start, provided: MakeMachines, session: bmdb.Session, has_leases: Any
+) -> None:
+    release = threading.Event()
+
+    @bmdb.loop(PROCESS, retrieve=waiting, rate=0.0, max_idle=60.0, parallelism=3)
+    def hold(work: bmdb.Work) -> Any:
+        release.wait(20)
+        return agent_started(work)
+
+    runner = start(hold)
+    eventually(lambda: runner._crews and runner._crews[0].idle.vain >= 5 and runner.listening)
+    provided(3)
+    at = time.monotonic()
+    session.transact(lambda q: q.notify(PROCESS))
+    try:
+        assert has_leases(3)
+        # One is woken by the hint; the others would sleep for three seconds or more.
+        assert time.monotonic() - at < 1.5
+    finally:
+        release.set()
+
+
 def test_a_hint_for_an_excluded_process_ends_the_pause_too(start: Start, session: bmdb.Session) -> None:
     looks: list[float] = []
 

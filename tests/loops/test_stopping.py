@@ -73,6 +73,31 @@ def test_after_the_grace_a_plain_functions_lease_is_given_back_under_it(
     assert sql.execute("SELECT count(*) FROM machine_agent_started").fetchone() == (0,)
 
 
+def test_a_lease_is_given_back_even_under_a_transaction_of_its_session(
+    start: Start, provided: MakeMachines, events: Events
+) -> None:
+    """The transaction keeps the session's row locked, so the session cannot be ended while it runs."""
+    provided(1)
+    inside, release = threading.Event(), threading.Event()
+
+    @bmdb.loop(PROCESS, retrieve=waiting, rate=0.0)
+    def hold(work: bmdb.Work) -> None:
+        def wait(q: bmdb.Queries) -> None:
+            inside.set()
+            release.wait(20)
+
+        work.session.transact(wait)
+
+    runner = start(hold)
+    try:
+        assert inside.wait(10.0)
+        runner.stop(now=True)
+        eventually(lambda: events() == [("Canceled", None)], timeout=2.0)
+    finally:
+        release.set()
+    assert runner.wait(20.0)
+
+
 def test_after_the_grace_async_functions_are_cancelled(
     start: Start, provided: MakeMachines, events: Events, has_leases: Any, sql: psycopg.Connection[Any]
 ) -> None:

@@ -159,7 +159,7 @@ class Runner(Unique):
     def _run(self) -> None:
         try:
             conninfo = self._open()
-            if conninfo is not None:
+            if conninfo is not None and not self._stopping:
                 self._work(conninfo)
         except BaseException as error:
             self._error = error
@@ -205,8 +205,6 @@ class Runner(Unique):
             self._news.wait(self._news.rings, min(left, _TICK))
 
     def _work(self, conninfo: str) -> None:
-        if self._stopping:
-            return
         settings = {"component": self._component, "grace": self._grace, "wakeup": self._wants_hints}
         self._processes.start(conninfo, settings, self._setup)
         if self._wants_hints and self._here:

@@ -18,7 +18,6 @@ from bmdb._async.work import AsyncWork
 from bmdb._core import Backoff
 from bmdb.errors import (
     Cancel,
-    ConnectionFailedError,
     Error,
     LeaseLostError,
     NothingToDo,
@@ -36,9 +35,6 @@ from bmdb.loops.outcome import cause_of, clean, wished
 from bmdb.loops.state import State
 
 _LOGGER = logging.getLogger("bmdb.loops")
-
-# Seconds between two tries to record the end of work while no connection can be had and the session lives.
-_END_PAUSE = 0.25
 
 
 class AsyncCrew(Unique):
@@ -145,7 +141,7 @@ class AsyncCrew(Unique):
         try:
             finish = await self._call(work)
             if work.state == "active":
-                await self._end(work, lambda: work.finish(finish))
+                await work.finish(finish)
             elif finish is not None:
                 _LOGGER.warning("loop %s: the work was ended by the function already, its callback is not run", name)
         except (LeaseLostError, SessionExpiredError):
@@ -187,19 +183,7 @@ class AsyncCrew(Unique):
 
     async def _fail(self, work: AsyncWork, cause: str, backoff: Backoff | None) -> None:
         if work.state == "active":
-            await self._end(work, lambda: work.fail(cause, backoff))
-
-    async def _end(self, work: AsyncWork, end: Callable[[], Any]) -> None:
-        """Ends the work; while no connection can be had it is tried again, for as long as the session lives."""
-        while True:
-            try:
-                await end()
-                return
-            except ConnectionFailedError as error:
-                if work.state != "active" or work.session.expired or self.bell.stopped:
-                    raise
-                _LOGGER.warning("loop %s tries to end machine %s again: %s", self.loop.name, work.machine, error)
-            await self.bell.sleep_async(_END_PAUSE)
+            await work.fail(cause, backoff)
 
     # async only
     def interrupt(self) -> None:

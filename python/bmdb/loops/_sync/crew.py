@@ -15,7 +15,6 @@ from bmdb._sync.connection import Connection
 from bmdb._sync.work import Work
 from bmdb.errors import (
     Cancel,
-    ConnectionFailedError,
     Error,
     LeaseLostError,
     NothingToDo,
@@ -33,9 +32,6 @@ from bmdb.loops.outcome import cause_of, clean, wished
 from bmdb.loops.state import State
 
 _LOGGER = logging.getLogger("bmdb.loops")
-
-# Seconds between two tries to record the end of work while no connection can be had and the session lives.
-_END_PAUSE = 0.25
 
 
 class Crew(Unique):
@@ -133,7 +129,7 @@ class Crew(Unique):
         try:
             finish = self._call(work)
             if work.state == "active":
-                self._end(work, lambda: work.finish(finish))
+                work.finish(finish)
             elif finish is not None:
                 _LOGGER.warning("loop %s: the work was ended by the function already, its callback is not run", name)
         except (LeaseLostError, SessionExpiredError):
@@ -162,19 +158,7 @@ class Crew(Unique):
 
     def _fail(self, work: Work, cause: str, backoff: Backoff | None) -> None:
         if work.state == "active":
-            self._end(work, lambda: work.fail(cause, backoff))
-
-    def _end(self, work: Work, end: Callable[[], Any]) -> None:
-        """Ends the work; while no connection can be had it is tried again, for as long as the session lives."""
-        while True:
-            try:
-                end()
-                return
-            except ConnectionFailedError as error:
-                if work.state != "active" or work.session.expired or self.bell.stopped:
-                    raise
-                _LOGGER.warning("loop %s tries to end machine %s again: %s", self.loop.name, work.machine, error)
-            self.bell.sleep(_END_PAUSE)
+            work.fail(cause, backoff)
 
     def release(self) -> None:
         """Gives back all that is held, even what a function still works on, and ends the session. Raises nothing."""
