@@ -20,6 +20,8 @@ from tests.processes import eventually, kill
 
 __all__ = ["run_loops"]
 
+pytestmark = pytest.mark.slow
+
 
 def pids(runner: bmdb.Runner) -> set[int]:
     """The processes that have told how they do."""

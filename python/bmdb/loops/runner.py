@@ -259,13 +259,13 @@ class Runner(Unique):
                 self._news.wait(seen, left)
 
     def _close(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.stop(0.2)
         done = self._within([executor.release for executor in self._executors])
         for executor, released in zip(self._executors, done, strict=True):
             if not released:
                 _LOGGER.warning("leases could not be given back in time: they end with their sessions")
                 executor.give_up()
+        if self._wakeup is not None:
+            self._wakeup.stop(0.2)
         self._processes.end(self._grace, lambda: self._now)
         self._within([executor.close for executor, released in zip(self._executors, done, strict=True) if released])
 
