@@ -7,6 +7,7 @@ import asyncio
 
 # end async only
 import logging
+import select
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -127,6 +128,18 @@ class AsyncCarrier:
                 raise
 
         self.connection.wait = noting
+
+    def look(self) -> None:
+        """Takes note of what the server may have said since the last answer, a goodbye most of all."""
+        poll = select.poll()
+        poll.register(self.connection.pgconn.socket, select.POLLIN)
+        try:
+            # The goodbye is a message and the end of the stream.
+            for _ in range(3):
+                if not self.gone and poll.poll(0):
+                    self.connection.pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            self.noted = self.noted or error
 
     async def flush(self) -> None:
         """The callback has returned: sends what was kept back."""

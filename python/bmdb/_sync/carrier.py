@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import select
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -119,6 +120,18 @@ class Carrier:
                 raise
 
         self.connection.wait = noting
+
+    def look(self) -> None:
+        """Takes note of what the server may have said since the last answer, a goodbye most of all."""
+        poll = select.poll()
+        poll.register(self.connection.pgconn.socket, select.POLLIN)
+        try:
+            # The goodbye is a message and the end of the stream.
+            for _ in range(3):
+                if not self.gone and poll.poll(0):
+                    self.connection.pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            self.noted = self.noted or error
 
     def flush(self) -> None:
         """The callback has returned: sends what was kept back."""

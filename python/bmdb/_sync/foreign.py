@@ -194,7 +194,11 @@ class ForeignTransaction:
 
     def _returned(self) -> tuple[str, str | None]:
         """What the callback's return means. Raises when the connection cannot go on."""
-        carrier, noted = self.carrier, self.carrier.noted
+        carrier = self.carrier
+        if not carrier.gone:
+            # Known before COMMIT is sent, a connection that broke leaves no doubt about the outcome.
+            carrier.look()
+        noted = carrier.noted
         if carrier.gone:
             self._error = (
                 ConnectionFailedError("the psycopg connection was closed before COMMIT, so nothing is committed")

@@ -33,7 +33,7 @@ async def pg(database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         yield opened
 
 
-@pytest.fixture(params=["native", "psycopg"])
+@pytest.fixture(params=["native", "psycopg", "sqlalchemy"])
 async def driver(request: pytest.FixtureRequest, database: str) -> AsyncIterator[drivers.Driver]:
     """What transactions and ends are given besides their callback: on bmdb's own connections, and on a user's."""
     async with drivers.driver_async(request.param, database) as keywords:

@@ -132,3 +132,15 @@ async def test_what_is_no_connection_is_refused(session: bmdb.AsyncSession, sql:
     with pytest.raises(TypeError, match="is a sync psycopg"):
         await session.transact(never, connection=sql)  # type: ignore[call-overload]
     # end async only
+
+
+async def test_one_that_broke_unnoticed_before_the_commit_leaves_no_doubt(
+    session: bmdb.AsyncSession, pg: psycopg.AsyncConnection[Any], sql: Sql
+) -> None:
+    async def cut_off(q: Any) -> None:
+        await q.execute("UPDATE tally SET n = 7")
+        sql.execute("SELECT pg_terminate_backend(%s, 5000)", [pg.info.backend_pid])
+
+    with pytest.raises(bmdb.ConnectionFailedError):
+        await session.transact(cut_off, connection=pg)
+    assert value(sql) == 0

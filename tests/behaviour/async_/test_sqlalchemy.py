@@ -231,8 +231,9 @@ async def test_a_conflict_swallowed_in_a_flush_is_run_again(session: bmdb.AsyncS
     assert racks(sql) == [("a1", 1002)]
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 async def test_a_connection_that_breaks_is_replaced_and_the_callback_run_again(
-    session: bmdb.AsyncSession, engine: Any, sql: Sql
+    session: bmdb.AsyncSession, engine: Any, sql: Sql, noticed: bool
 ) -> None:
     runs: list[int] = []
 
@@ -242,6 +243,8 @@ async def test_a_connection_that_breaks_is_replaced_and_the_callback_run_again(
         await q.orm.flush()
         if len(runs) == 1:
             sql.execute("SELECT pg_terminate_backend(%s, 5000)", [q.connection.info.backend_pid])
+            if not noticed:
+                return
         await q.orm.execute(sa.text("UPDATE racks SET height = 7"))
 
     await session.transact(cut_off, engine=engine)

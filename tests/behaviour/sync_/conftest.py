@@ -34,7 +34,7 @@ def pg(database: str) -> Iterator[psycopg.Connection[Any]]:
         yield opened
 
 
-@pytest.fixture(params=["native", "psycopg"])
+@pytest.fixture(params=["native", "psycopg", "sqlalchemy"])
 def driver(request: pytest.FixtureRequest, database: str) -> Iterator[drivers.Driver]:
     """What transactions and ends are given besides their callback: on bmdb's own connections, and on a user's."""
     with drivers.driver(request.param, database) as keywords:

@@ -127,3 +127,15 @@ def test_what_is_no_connection_is_refused(session: bmdb.Session, sql: Sql) -> No
 
     with pytest.raises(TypeError, match="must be a psycopg"):
         session.transact(never, connection=object())  # type: ignore[call-overload]
+
+
+def test_one_that_broke_unnoticed_before_the_commit_leaves_no_doubt(
+    session: bmdb.Session, pg: psycopg.Connection[Any], sql: Sql
+) -> None:
+    def cut_off(q: Any) -> None:
+        q.execute("UPDATE tally SET n = 7")
+        sql.execute("SELECT pg_terminate_backend(%s, 5000)", [pg.info.backend_pid])
+
+    with pytest.raises(bmdb.ConnectionFailedError):
+        session.transact(cut_off, connection=pg)
+    assert value(sql) == 0
