@@ -191,6 +191,32 @@ def test_work_that_ends_in_a_short_outage_is_recorded_after_it(own_server: Embed
         eventually(lambda: runner.states()[0].ended == {"finished": 1})
 
 
+def test_a_runner_stops_in_time_while_the_database_is_away(own_server: EmbeddedServer) -> None:
+    name = own_server.create_database("outage")
+    began, release = threading.Event(), threading.Event()
+
+    @bmdb.loop("UnitTest1", retrieve=lambda q: q.machines(None, 10), interval=30.0)
+    def plain(work: bmdb.Work) -> None:
+        began.set()
+        release.wait(60)
+
+    @bmdb.loop("UnitTest2", retrieve=lambda q: [], interval=30.0)
+    async def task(work: bmdb.AsyncWork) -> None: ...
+
+    with bmdb.connect(name, component="test", migrate=True) as connection, connection.start_session() as session:
+        session.transact(lambda q: q.new_machine())
+    runner = bmdb.Runner([plain, task], name, grace=0.0).start()
+    try:
+        assert began.wait(20.0)
+        own_server.stop("immediate")
+        before = time.monotonic()
+        runner.stop()
+        assert runner.wait(30.0)
+        assert time.monotonic() - before < 20.0
+    finally:
+        release.set()
+
+
 def test_a_database_that_is_away_at_the_start_is_waited_for(own_server: EmbeddedServer) -> None:
     name = own_server.create_database("outage")
     with bmdb.connect(name, component="test", migrate=True):
