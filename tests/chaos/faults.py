@@ -114,7 +114,7 @@ class Network(Stream):
     def __init__(self, seed: str, crew: Crew, proxy: Proxy) -> None:
         menu = [
             (3, self.cut), (2, self.swallow), (3, self.freeze), (2, self.delay), (4, self.cut_at_commit),
-            (2, self.hold_commit), (1, self.refuse), (1, self.conflict),
+            (2, self.hold_commit), (4, self.freeze_at_commit), (1, self.refuse), (1, self.conflict),
         ]  # fmt: skip
         super().__init__("network", seed, (0.1, 0.6), menu)
         self._crew = crew
@@ -158,6 +158,15 @@ class Network(Stream):
         holding = self.chance.choice([self._proxy.holding_before, self._proxy.holding_after])
         with holding(times=2, application_name=self._whose()):
             self.last(*self.chance.choice([BELOW_TRUST, BEYOND_TRUST]))
+
+    def freeze_at_commit(self) -> None:
+        """Catch a COMMIT that a worker has sent in good faith, and keep it until others have had time to take over."""
+        whose = self._whose()
+        with self._proxy.holding_before(times=2, application_name=whose) as held, contextlib.suppress(TimeoutError):
+            held.wait(1.0)
+            with self._proxy.freezing(application_name=whose):
+                self.last(INTERVAL * 1.2, INTERVAL * 1.6)
+                held.release()
 
     def refuse(self) -> None:
         """Refuse everybody's new connections."""

@@ -188,7 +188,7 @@ class Life:
 
     def _believe(self, work: Any) -> None:
         at = time.time()
-        if not work.lost and work.session.trusted_for > 0:
+        if not work.lost and not work.session.expired:
             self._ledger.note("belief", at=at, session=work.session.uuid, machine=work.machine, token=work.token)
 
     def _using(self) -> Acts:
