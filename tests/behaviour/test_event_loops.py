@@ -46,18 +46,18 @@ CLOSED_LOOP = """
     loop.close()
     for task in tasks:
         task._log_destroy_pending = False  # or asyncio complains, and rightly so
-    del tasks, task
     time.sleep(0.6)  # the answers come, and nobody is there to be told
-    gc.collect()  # a task and what it waits for hold each other; with them go their transactions
 
     async def again():
         print(await session.transact(lambda q: q.fetch_value("SELECT 7")))
-        await session.close()
+        await session.close()  # waits for the transactions that it fences: they were rolled back
         await connection.close()
 
     loop = new_event_loop()
     loop.run_until_complete(again())
     loop.close()
+    del tasks, task
+    gc.collect()
 """
 
 # Two programs, one after the other, each with a connection that it does not close.

@@ -60,7 +60,7 @@ async def run(
                     check_result(result)
                 # async only
                 except GeneratorExit:
-                    # The task is gone with its event loop, so nothing can be awaited. Dropped, `tx` rolls back.
+                    # The task is gone with its event loop, so nothing can be awaited; the core rolls back.
                     raise
                 # end async only
                 except BaseException as error:

@@ -181,6 +181,22 @@ where
     T: Send + 'static,
     C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 {
+    spawn_for(py, future, convert, async {})
+}
+
+/// The same; `orphaned` runs if the event loop was closed meanwhile, so that nobody can go on with what was begun.
+pub(crate) fn spawn_for<'py, T, F, C, O>(
+    py: Python<'py>,
+    future: F,
+    convert: C,
+    orphaned: O,
+) -> PyResult<Bound<'py, PyAny>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+    C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    O: Future<Output = ()> + Send + 'static,
+{
     static GET_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let event_loop = GET_LOOP
         .import(py, "asyncio", "get_running_loop")?
@@ -201,12 +217,16 @@ where
             let Ok(settle) = pyo3::wrap_pyfunction!(settle, py) else {
                 return;
             };
-            // A loop that was closed meanwhile has nobody left to tell.
-            drop(event_loop.call_method1(
+            let told = event_loop.call_method1(
                 py,
                 "call_soon_threadsafe",
                 (settle, promise, failed, value),
-            ));
+            );
+            if told.is_err()
+                && let Ok(runtime) = runtime()
+            {
+                drop(runtime.spawn(orphaned));
+            }
         });
         drop(completions.send(Some(tell)));
     });

@@ -74,6 +74,30 @@ impl Transaction {
         }
         Ok(inner)
     }
+
+    /// Starts a step for asyncio. With its event loop closed there is nobody to conclude: then it is rolled back.
+    fn spawn<'py, T, F, C>(
+        &self,
+        py: Python<'py>,
+        step: F,
+        convert: C,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    {
+        let inner = self.inner.clone();
+        let roll_back = async move {
+            let raised = Chain {
+                failure: None,
+                only_aborted: false,
+            };
+            // It may have ended already, as after a failed begin.
+            drop(inner.lock_owned().await.conclude(Some(raised)).await);
+        };
+        drive::spawn_for(py, step, convert, roll_back)
+    }
 }
 
 impl Inner {
@@ -198,7 +222,7 @@ impl Transaction {
 
     fn begin_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let mut inner = self.enter(py, false)?;
-        drive::spawn(py, async move { inner.begin().await }, |py, ()| {
+        self.spawn(py, async move { inner.begin().await }, |py, ()| {
             Ok(py.None())
         })
     }
@@ -228,7 +252,7 @@ impl Transaction {
             self.abandoned.notify_one();
         }
         let conclude = async move { inner.lock_owned().await.conclude(raised).await };
-        drive::spawn(py, conclude, |py, text| {
+        self.spawn(py, conclude, |py, text| {
             Ok(text.into_pyobject(py)?.into_any().unbind())
         })
     }
@@ -254,7 +278,7 @@ impl Transaction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let machines = machine_ids(machines)?;
         let mut inner = self.enter(py, false)?;
-        drive::spawn(
+        self.spawn(
             py,
             async move { inner.claim(&process, &machines).await },
             work_object,
@@ -277,7 +301,7 @@ impl Transaction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (sql, params) = (known(name)?, parameters(params)?);
         let mut inner = self.enter(py, false)?;
-        drive::spawn(
+        self.spawn(
             py,
             async move { inner.call(sql, &params).await },
             |py, rows| rows_object(py, &rows),
@@ -300,7 +324,7 @@ impl Transaction {
         let (sql, params) = (known(name)?, parameters(params)?);
         let mut inner = self.enter(py, false)?;
         let count = async move { inner.call_count(sql, &params).await };
-        drive::spawn(py, count, |py, count| {
+        self.spawn(py, count, |py, count| {
             Ok(count.into_pyobject(py)?.into_any().unbind())
         })
     }
@@ -324,7 +348,7 @@ impl Transaction {
         let mut inner = self.enter(py, false)?;
         inner.check(py, sql)?;
         let sql = sql.to_owned();
-        drive::spawn(
+        self.spawn(
             py,
             async move { inner.tx.query(&sql, &params).await },
             |py, rows| rows_object(py, &rows),
@@ -350,7 +374,7 @@ impl Transaction {
         inner.check(py, sql)?;
         let sql = sql.to_owned();
         let count = async move { inner.tx.execute(&sql, &params).await };
-        drive::spawn(py, count, |py, count| {
+        self.spawn(py, count, |py, count| {
             Ok(count.into_pyobject(py)?.into_any().unbind())
         })
     }
