@@ -56,6 +56,8 @@ async def test_at_any_point_the_connection_stays_whole_and_a_commit_tells_how_it
                 told[n] = True
             except asyncio.CancelledError as cancelled:
                 told[n] = getattr(cancelled, "committed", False)
+            # How long one takes changes with what else the machine does.
+            whole *= 0.95 if told[n] else 1.05
         if driver == "psycopg":
             assert given["connection"].info.transaction_status is psycopg.pq.TransactionStatus.IDLE
         else:
