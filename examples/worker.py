@@ -5,7 +5,12 @@ from uuid import UUID
 
 import bmdb
 
-BACKOFF = bmdb.Backoff(initial=60, maximum=3600, exponent=1.5)  # seconds
+AGENT_START = bmdb.Process(
+    "ShepherdAgentStart",
+    backoff=bmdb.Backoff(initial=60, maximum=3600, exponent=1.5),  # seconds
+    excludes=("ShepherdRecovery",),  # never both on one machine
+    max_hold=600,  # seconds; then the lease is failed, whatever the worker is doing
+)
 
 
 def start_agent(machine: UUID) -> bytes:
@@ -16,13 +21,13 @@ def start_agent(machine: UUID) -> bytes:
 with bmdb.connect(component="agent-starter", migrate=True) as connection, connection.start_session() as session:
     while True:
         try:
-            work = session.work("ShepherdAgentStart", lambda q: q.machines_for_agent_start(16, "Equinix"))
+            work = session.work(AGENT_START, lambda q: q.machines_for_agent_start(16, "Equinix"))
         except (bmdb.NothingToDo, bmdb.WorkConflictError):
             break  # a real worker sleeps a little and looks again
-        with work:
+        with work:  # left with the work undone, the machine is given back
             try:
                 key = start_agent(work.machine)
             except OSError as error:
-                work.fail(str(error), BACKOFF)
+                work.fail(str(error))  # not again before the backoff has passed
             else:
                 work.finish(lambda q: q.machine_set_agent_started(work.machine, datetime.now(UTC), key))  # noqa: B023
