@@ -26,6 +26,7 @@ _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 # Registered first, so that it runs last: after the connections have been closed.
 atexit.register(_core.stop_completions)
+atexit.register(_core.stop_canary)
 
 
 def track(connection: Closable) -> None:

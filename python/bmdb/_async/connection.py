@@ -22,6 +22,7 @@ from bmdb._async.queries import AsyncQueries
 from bmdb._async.session import AsyncSession
 from bmdb._async.transaction import run
 from bmdb.callbacks import Nesting
+from bmdb.durations import positive_seconds
 from bmdb.errors import ConfigError
 from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
@@ -151,17 +152,31 @@ class AsyncConnection(Unique):
         with Nesting(self._core):
             return await self._core.schema_version_async()
 
-    async def start_session(self, *, interval: float | timedelta = 5.0, processor: str = "unknown") -> AsyncSession:
+    async def start_session(
+        self,
+        *,
+        interval: float | timedelta = 5.0,
+        processor: str = "unknown",
+        warn_stall: float | timedelta | None = 1.0,
+        max_stall: float | timedelta | None = None,
+    ) -> AsyncSession:
         """Starts a session, which is renewed from now on without Python's help.
 
         `interval` is how long one renewal lasts, in seconds, rounded up to whole ones: shorter frees the machines of a
         lost worker sooner, longer rides out longer outages of the database. `processor` labels the metrics.
 
-        Raises ConfigError for an interval below 1 s, MigrationError when the database has no schema.
+        The session lives on while something holds the GIL and no Python runs: a thread of the core asks for the GIL
+        about four times a second, while sessions are open. When it has waited for `warn_stall` seconds, a warning of
+        the logger `bmdb.interpreter` shows the main thread's stack, once there is a GIL to look with; when it waits for
+        `max_stall` seconds the session is lost, even before that. Both are seconds or a timedelta; None: never.
+
+        Raises ConfigError for an interval below 1 s, ValueError for a stall that is not above 0, MigrationError when
+        the database has no schema.
         """
+        stalls = positive_seconds("warn_stall", warn_stall), positive_seconds("max_stall", max_stall)
         with Nesting(self._core):
             # async only
-            starting = asyncio.ensure_future(self._core.start_session_async(_seconds(interval), processor))
+            starting = asyncio.ensure_future(self._core.start_session_async(_seconds(interval), processor, stalls))
             try:
                 return AsyncSession(self, await asyncio.shield(starting))
             except asyncio.CancelledError:
@@ -169,7 +184,7 @@ class AsyncConnection(Unique):
                 raise
             # end async only
             # sync only
-            # return Session(self, self._core.start_session(_seconds(interval), processor))
+            # return Session(self, self._core.start_session(_seconds(interval), processor, stalls))
             # end sync only
 
     # async only

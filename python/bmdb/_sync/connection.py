@@ -19,6 +19,7 @@ from bmdb._sync.queries import Queries
 from bmdb._sync.session import Session
 from bmdb._sync.transaction import run
 from bmdb.callbacks import Nesting
+from bmdb.durations import positive_seconds
 from bmdb.errors import ConfigError
 from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
@@ -143,16 +144,30 @@ class Connection(Unique):
         with Nesting(self._core):
             return self._core.schema_version()
 
-    def start_session(self, *, interval: float | timedelta = 5.0, processor: str = "unknown") -> Session:
+    def start_session(
+        self,
+        *,
+        interval: float | timedelta = 5.0,
+        processor: str = "unknown",
+        warn_stall: float | timedelta | None = 1.0,
+        max_stall: float | timedelta | None = None,
+    ) -> Session:
         """Starts a session, which is renewed from now on without Python's help.
 
         `interval` is how long one renewal lasts, in seconds, rounded up to whole ones: shorter frees the machines of a
         lost worker sooner, longer rides out longer outages of the database. `processor` labels the metrics.
 
-        Raises ConfigError for an interval below 1 s, MigrationError when the database has no schema.
+        The session lives on while something holds the GIL and no Python runs: a thread of the core asks for the GIL
+        about four times a second, while sessions are open. When it has waited for `warn_stall` seconds, a warning of
+        the logger `bmdb.interpreter` shows the main thread's stack, once there is a GIL to look with; when it waits for
+        `max_stall` seconds the session is lost, even before that. Both are seconds or a timedelta; None: never.
+
+        Raises ConfigError for an interval below 1 s, ValueError for a stall that is not above 0, MigrationError when
+        the database has no schema.
         """
+        stalls = positive_seconds("warn_stall", warn_stall), positive_seconds("max_stall", max_stall)
         with Nesting(self._core):
-            return Session(self, self._core.start_session(_seconds(interval), processor))
+            return Session(self, self._core.start_session(_seconds(interval), processor, stalls))
 
     def register(self, *processes: Process, replace: bool = False) -> None:
         """Stores the processes' exclusions, crash backoffs and quarantines, which then hold for every worker.

@@ -45,6 +45,7 @@ _GAUGES: Mapping[str, str] = {
 }
 _HISTOGRAMS: Mapping[str, str] = {
     "bmdb_heartbeat_lateness_seconds": "How much later than planned heartbeats were sent",
+    "bmdb_interpreter_stall_seconds": "How long a thread waited for the GIL, asked about four times a second",
     "bmdb_transaction_seconds": "Duration of transactions with all their retries, by outcome",
 }
 

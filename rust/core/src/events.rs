@@ -29,7 +29,7 @@ pub enum Level {
 pub struct Event {
     /// How serious it is.
     pub level: Level,
-    /// The part of the core it comes from: `heartbeat`, `session`, `work`, `collect`.
+    /// The part of the core it comes from: `heartbeat`, `session`, `work`, `collect`, `interpreter`.
     pub source: &'static str,
     /// The session concerned.
     pub session: Option<Uuid>,

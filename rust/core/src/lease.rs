@@ -51,6 +51,11 @@ pub enum Loss {
     Gone,
     /// The heartbeat itself failed.
     HeartbeatFailed(String),
+    /// The interpreter that its work is done in stood still.
+    InterpreterStalled {
+        /// For how long it may.
+        limit: Duration,
+    },
 }
 
 impl fmt::Display for Loss {
@@ -65,6 +70,11 @@ impl fmt::Display for Loss {
             Loss::Gone => write!(
                 f,
                 "its row is gone from the database, or past its deadline there"
+            ),
+            Loss::InterpreterStalled { limit } => write!(
+                f,
+                "the Python interpreter stood still for more than {} s (its max_stall)",
+                limit.as_secs_f64()
             ),
             Loss::HeartbeatFailed(cause) => write!(f, "its heartbeat failed: {cause}"),
         }

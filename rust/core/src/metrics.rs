@@ -12,6 +12,10 @@ use std::time::Duration;
 pub const LATENESS_BOUNDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
+/// Upper bounds of the stall histogram's buckets, in seconds: a thread that wants the GIL asks for it after 5 ms.
+pub const STALL_BOUNDS: &[f64] = &[
+    0.001, 0.0075, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 /// Upper bounds of the duration histogram's buckets, in seconds.
 pub const DURATION_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
@@ -237,6 +241,8 @@ pub struct Metrics {
     processors: Mutex<BTreeMap<String, Arc<ProcessorMetrics>>>,
     /// How much later than planned beats were sent.
     pub heartbeat_lateness: Histogram,
+    /// How long a thread that wanted to run Python waited for that.
+    pub interpreter_stall: Histogram,
     heartbeats: AtomicU64,
     heartbeat_failures: AtomicU64,
     collected_sessions: AtomicU64,
@@ -248,6 +254,7 @@ impl Default for Metrics {
         Metrics {
             processors: Mutex::new(BTreeMap::new()),
             heartbeat_lateness: Histogram::new(LATENESS_BOUNDS),
+            interpreter_stall: Histogram::new(STALL_BOUNDS),
             heartbeats: AtomicU64::new(0),
             heartbeat_failures: AtomicU64::new(0),
             collected_sessions: AtomicU64::new(0),
@@ -299,6 +306,10 @@ impl Metrics {
             plain(
                 "bmdb_heartbeat_lateness_seconds",
                 SampleValue::Histogram(self.heartbeat_lateness.snapshot()),
+            ),
+            plain(
+                "bmdb_interpreter_stall_seconds",
+                SampleValue::Histogram(self.interpreter_stall.snapshot()),
             ),
             plain("bmdb_collected_sessions", count(&self.collected_sessions)),
             plain("bmdb_collected_leases", count(&self.collected_leases)),

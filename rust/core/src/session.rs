@@ -79,7 +79,8 @@ impl SessionState {
     }
 
     /// Where it tells what happens to it.
-    pub(crate) fn events(&self) -> &Events {
+    #[must_use]
+    pub fn events(&self) -> &Events {
         &self.events
     }
 

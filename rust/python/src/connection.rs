@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bmdb_core::config::Config;
 use bmdb_core::connection::{Connection as Core, Settings};
 use bmdb_core::dialect::Isolation;
 use bmdb_core::drive::Drive;
@@ -19,13 +18,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use uuid::Uuid;
 
+use crate::canary::{self, Policy};
 use crate::drive;
 use crate::error::to_python;
 use crate::foreign::ForeignTransaction;
-use crate::limits::{isolation, optional_isolation, optional_retries, retries};
+use crate::limits::{optional_isolation, optional_retries};
 use crate::metrics;
 use crate::process::{Process, definitions};
 use crate::session::Session;
+use crate::settings::{Given, prepare};
 use crate::transaction::{Kind, Transaction};
 use crate::value::value_to_python;
 use crate::work::{Work, ending, machine_ids};
@@ -39,35 +40,16 @@ pub(crate) struct Connection {
     database: Arc<OnceLock<(i64, String)>>,
 }
 
-/// What `connect` was given besides the server's address.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-struct Given {
-    component: String,
-    runtime_info: String,
-    pool_size: i64,
-    isolation: String,
-    max_retries: i64,
-    throwaway: bool,
-}
-
 /// A tag: its name, its table, and its fields with their types.
 type Tag = (String, String, Vec<(String, String)>);
 
-struct Opening {
-    settings: Settings,
-    throwaway: bool,
-}
-
-impl Opening {
-    async fn run(self) -> Result<Connection> {
-        let core = Arc::new(Core::open(self.settings).await?);
-        Ok(Connection {
-            core,
-            throwaway: self.throwaway,
-            database: Arc::default(),
-        })
-    }
+async fn open((settings, throwaway): (Settings, bool)) -> Result<Connection> {
+    let core = Arc::new(Core::open(settings).await?);
+    Ok(Connection {
+        core,
+        throwaway,
+        database: Arc::default(),
+    })
 }
 
 fn limit(seconds: f64) -> PyResult<Duration> {
@@ -106,7 +88,7 @@ impl Connection {
     #[staticmethod]
     fn open(py: Python<'_>, pairs: Vec<(String, String)>, settings: Given) -> PyResult<Connection> {
         let opening = prepare(py, pairs, drive::caller(), settings)?;
-        drive::run(py, opening.run())
+        drive::run(py, open(opening))
     }
 
     /// The same for asyncio.
@@ -117,7 +99,7 @@ impl Connection {
         settings: Given,
     ) -> PyResult<Bound<'py, PyAny>> {
         let opening = prepare(py, pairs, Drive::Runtime, settings)?;
-        drive::spawn(py, opening.run(), |py, connection| {
+        drive::spawn(py, open(opening), |py, connection| {
             Ok(Py::new(py, connection)?.into_any())
         })
     }
@@ -155,9 +137,18 @@ impl Connection {
         migrate::check_not_too_new(version).map_err(|error| to_python(py, error))
     }
 
-    /// Starts a session.
-    fn start_session(&self, py: Python<'_>, interval: f64, processor: &str) -> PyResult<Session> {
-        drive::run(py, self.core.start_session(interval, processor)).map(Session::new)
+    /// Starts a session. `stalls` is from how many seconds of waiting for the GIL on there is a warning, and from how many
+    /// on the session is lost; None: never.
+    fn start_session(
+        &self,
+        py: Python<'_>,
+        interval: f64,
+        processor: &str,
+        stalls: Policy,
+    ) -> PyResult<Session> {
+        let state = drive::run(py, self.core.start_session(interval, processor))?;
+        canary::watch(py, &state, self.core.metrics(), stalls);
+        Ok(Session::new(state))
     }
 
     fn start_session_async<'py>(
@@ -165,11 +156,13 @@ impl Connection {
         py: Python<'py>,
         interval: f64,
         processor: String,
+        stalls: Policy,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
+        let (core, metrics) = (self.core.clone(), self.core.metrics().clone());
         let start = async move { core.start_session(interval, &processor).await };
-        drive::spawn(py, start, |py, session| {
-            Ok(Py::new(py, Session::new(session))?.into_any())
+        drive::spawn(py, start, move |py, state| {
+            canary::watch(py, &state, &metrics, stalls);
+            Ok(Py::new(py, Session::new(state))?.into_any())
         })
     }
 
@@ -562,30 +555,6 @@ impl Connection {
         plan.settles = true;
         Ok((plan, end))
     }
-}
-
-fn prepare(
-    py: Python<'_>,
-    pairs: Vec<(String, String)>,
-    drive: Drive,
-    given: Given,
-) -> PyResult<Opening> {
-    let settings = || -> Result<Settings> {
-        Ok(Settings {
-            config: Config::from_pairs(pairs)?,
-            drive,
-            component: given.component,
-            runtime_info: given.runtime_info,
-            pool_size: usize::try_from(given.pool_size).unwrap_or(0),
-            isolation: isolation(&given.isolation)?,
-            max_retries: retries(given.max_retries)?,
-        })
-    };
-    let settings = settings().map_err(|error| to_python(py, error))?;
-    Ok(Opening {
-        settings,
-        throwaway: given.throwaway,
-    })
 }
 
 fn tagged_machines(machines: &Bound<'_, PyAny>) -> PyResult<Vec<Uuid>> {

@@ -1,6 +1,7 @@
 //! The Python border of bmdb: conversion, and letting go of the GIL. Everything true about leases is in `bmdb-core`.
 
 mod backoff;
+mod canary;
 mod connection;
 mod drive;
 mod error;
@@ -12,6 +13,7 @@ mod process;
 mod retry;
 mod row;
 mod session;
+mod settings;
 mod transaction;
 mod value;
 mod work;
@@ -46,6 +48,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<transaction::Transaction>()?;
     module.add_class::<work::Work>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
+    module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
     module.add_function(wrap_pyfunction!(drive::stop_completions, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
