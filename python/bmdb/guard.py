@@ -27,6 +27,7 @@ class Guard:
         "_before",
         "_cancelled",
         "_disowned",
+        "_ending",
         "_left",
         "_listener",
         "_loop",
@@ -42,12 +43,17 @@ class Guard:
         session: str,
         listener: Listener,
         disowned: Callable[[asyncio.Task[Any]], bool],
+        ending: Callable[[], bool],
     ) -> None:
-        """`disowned` says of a task whether the loss is its own doing, and so no surprise to it."""
+        """`disowned` says of a task whether the loss is its own doing, and so no surprise to it.
+
+        `ending` says whether somebody still waits to hear how an end of the work fared.
+        """
         self._work = work
         self._session = session
         self._listener = listener
         self._disowned = disowned
+        self._ending = ending
         self._cancelled = self._left = False
 
     def enter(self) -> None:
@@ -95,7 +101,7 @@ class Guard:
     def _look(self) -> None:
         if self._left or self._cancelled:
             return
-        if self._work.state == "ending":
+        if self._ending():
             # It comes to its own outcome, which must not be hidden behind a cancellation.
             self._loop.call_later(_ENDING_PAUSE, self._look)
         elif self._loss() is not None:

@@ -221,6 +221,27 @@ class TestNoLoss:
                     raise
         assert raised == [caught.value]
 
+    async def test_an_end_that_is_refused_while_the_loop_is_busy(
+        self, session: bmdb.AsyncSession, machine: UUID, sql: Sql
+    ) -> None:
+        """The loop hears of the loss first, then of what became of the end."""
+
+        def busy() -> None:
+            lose(session)
+            time.sleep(0.5)
+
+        raised: list[BaseException] = []
+        with pytest.raises(bmdb.SessionExpiredError), sql.transaction():
+            async with session.work(PROCESS, lambda _: [machine]) as work:
+                sql.execute("SELECT FROM work FOR UPDATE")
+                asyncio.get_running_loop().call_later(0.2, busy)
+                try:
+                    await work.finish()
+                except BaseException as error:
+                    raised.append(error)
+                    raise
+        assert [type(error) for error in raised] == [bmdb.SessionExpiredError]
+
     async def test_an_end_that_comes_to_nothing_is_no_way_out(self, session: bmdb.AsyncSession, machine: UUID) -> None:
         """The loss was told while the end was on its way."""
         with pytest.raises(bmdb.SessionExpiredError):

@@ -60,7 +60,7 @@ class AsyncWork(Unique):
     """
 
     # async only
-    __slots__ = ("_core", "_guards", "_session")
+    __slots__ = ("_core", "_ends", "_guards", "_session")
     # end async only
     # sync only
     # __slots__ = ("_core", "_session")
@@ -71,6 +71,8 @@ class AsyncWork(Unique):
         self._core = core
         # async only
         self._guards: list[Guard] = []
+        # How many ends have not told their callers yet how they fared.
+        self._ends = 0
         # end async only
 
     @property
@@ -331,6 +333,28 @@ class AsyncWork(Unique):
             # sync only
             # check_callback(commit, asynchronous=False)
             # end sync only
+        # async only
+        self._ends += 1
+        try:
+            await self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+        finally:
+            self._ends -= 1
+        # end async only
+        # sync only
+        # self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+        # end sync only
+
+    async def _end_by(
+        self,
+        kind: str,
+        commit: Callable[[Any], Any] | None,
+        connection: psycopg.AsyncConnection[Any] | None,
+        engine: SaEngine | None,
+        cause: str | None,
+        backoff: Backoff | None,
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> None:
         core = self._session.connection._core
         prepare = core.ending if connection is None and engine is None else core.foreign_ending
         made = prepare(
@@ -351,7 +375,9 @@ class AsyncWork(Unique):
     async def __aenter__(self) -> Self:
         # async only
         session = self._session
-        guard = Guard(self._core, str(session.uuid), session.connection._listener, session._closed_by)
+        guard = Guard(
+            self._core, str(session.uuid), session.connection._listener, session._closed_by, lambda: self._ends > 0
+        )
         guard.enter()
         self._guards.append(guard)
         # end async only

@@ -300,6 +300,19 @@ class Work(Unique):
     ) -> None:
         if commit is not None:
             check_callback(commit, asynchronous=False)
+        self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+
+    def _end_by(
+        self,
+        kind: str,
+        commit: Callable[[Any], Any] | None,
+        connection: psycopg.Connection[Any] | None,
+        engine: SaEngine | None,
+        cause: str | None,
+        backoff: Backoff | None,
+        isolation: str | None,
+        max_retries: int | None,
+    ) -> None:
         core = self._session.connection._core
         prepare = core.ending if connection is None and engine is None else core.foreign_ending
         made = prepare(
