@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benches.python.holding import INTERVAL, MAX_IDLE, PROCESS  # noqa: E402
 from benches.python.report import duration, table  # noqa: E402
-from benches.python.server import running  # noqa: E402
+from benches.python.server import Server, running  # noqa: E402
 from tests.proxy import Proxy  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("python") / "holding.py"
@@ -96,27 +96,36 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def one_round(kind: Kind, sql: Sql, direct: str, proxy: Proxy, holders: int) -> list[float]:
-    """Seconds from the loss of each holder to the call of the next holder's function."""
+def one_round(kind: Kind, sql: Sql, server: Server, holders: int) -> list[float]:
+    """Seconds from the loss of each holder to the call of the next holder's function.
+
+    Raises RuntimeError when a holder had lost its session before it was lost on purpose: then something else is wrong.
+    """
     sql.execute(
         "WITH made AS (INSERT INTO machines (machine_id) SELECT gen_random_uuid() FROM generate_series(1, %s)"
         " RETURNING machine_id) INSERT INTO takeover (machine_id) SELECT machine_id FROM made",
         [holders],
     )
-    conninfo = proxy.conninfo(direct) if kind.signal is None else direct
     styles = ["threads" if number % 2 else "tasks" for number in range(holders)]
-    with workers(styles, conninfo) as crew, contextlib.ExitStack() as cut:
-        until(lambda: len(sql.execute(HELD).fetchall()) == holders)
+    with contextlib.ExitStack() as stack:
+        conninfo, proxy = server.conninfo, None
+        if kind.signal is None:
+            # One for each round: what was cut off stays connected to the server until the proxy goes.
+            proxy = stack.enter_context(Proxy("127.0.0.1", server.port))
+            conninfo = proxy.conninfo(conninfo)
+        crew = stack.enter_context(workers(styles, conninfo))
+        # Each its own: one that lost its session at the start holds two machines until the first is collected.
+        until(lambda: {pid for pid, _ in sql.execute(HELD)} == {worker.pid for worker in crew})
         held: dict[int, UUID] = dict(sql.execute(HELD).fetchall())
         sql.execute("UPDATE takeover SET armed = true")
         # The beats have drifted apart, and the takers have found nothing, before anything is lost.
         time.sleep(INTERVAL * random.uniform(0.8, 1.3))
         lost: dict[UUID, float] = {}
-        if kind.signal is None:
+        if proxy is not None:
             began = time.time()
-            cut.enter_context(proxy.swallowing())
+            stack.enter_context(proxy.swallowing())
             lost = dict.fromkeys(held.values(), began)
-        else:
+        elif kind.signal is not None:
             for worker in random.sample(crew, len(crew)):
                 lost[held[worker.pid]] = time.time()
                 worker.send_signal(kind.signal)
@@ -127,7 +136,10 @@ def one_round(kind: Kind, sql: Sql, direct: str, proxy: Proxy, holders: int) -> 
         for worker in crew:
             # A stopped one must not go on for a moment; killed, its connections end before the proxy's do.
             worker.kill()
-    return [at - lost[machine] for machine, at in sql.execute(TAKEN, [machines])]
+    took = [at - lost[machine] for machine, at in sql.execute(TAKEN, [machines])]
+    if min(took) <= 0:
+        raise RuntimeError(f"a machine was taken over {-min(took):.1f} s before its holder was lost")
+    return took
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -165,8 +177,8 @@ def main() -> None:
     chosen = parser.parse_args()
     samples: dict[str, list[float]] = {kind: [] for kind in chosen.kinds}
     with (
-        running() as server,
-        Proxy("127.0.0.1", server.port) as proxy,
+        # Each holder has some connections, and a few more while it looks for a way out.
+        running(max_connections="400") as server,
         psycopg.connect(server.conninfo, autocommit=True) as sql,
     ):
         sql.execute(
@@ -176,7 +188,7 @@ def main() -> None:
             for number in range(chosen.rounds):
                 # Turn by turn, so that what else the machine does meets all kinds.
                 for name in chosen.kinds:
-                    took = one_round(KINDS[name], sql, server.conninfo, proxy, chosen.holders)
+                    took = one_round(KINDS[name], sql, server, chosen.holders)
                     samples[name] += took
                     print(f"round {number + 1}, {name}: {duration(min(took))} to {duration(max(took))}", flush=True)
         version = server.version

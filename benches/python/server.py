@@ -63,14 +63,17 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A new server on a port of the loopback interface, with its data on disk; stopped and removed at the end."""
+def running(**settings: str) -> Iterator[Server]:
+    """A new server on a port of the loopback interface, with its data on disk; stopped and removed at the end.
+
+    `settings` are lines of its postgresql.conf beside those that all measurements share.
+    """
     # Made by the one who starts the server, and given to whoever runs it, which is not root.
     home = Path(tempfile.gettempdir()) / f"bmdb-bench-{uuid4().hex}"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = int(listening.getsockname()[1])
     try:
-        with embedded.start(str(home), settings={**SETTINGS, "port": str(port)}) as server:
+        with embedded.start(str(home), settings={**SETTINGS, **settings, "port": str(port)}) as server:
             _admit_loopback(home, server.conninfo)
             conninfo = make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
             with bmdb.connect(conninfo, component="benchmark", migrate=True):
