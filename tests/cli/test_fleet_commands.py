@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.processes import eventually
 
 import bmdb
 from bmdb import _core, model
@@ -55,7 +56,13 @@ def fail(session: bmdb.Session, machine: UUID, cause: str, seconds: int = 600) -
 
 class TestQuarantine:
     def test_shown_and_released(
-        self, session: bmdb.Session, machines: Any, bmdb_command: Answer, document: Documents, sql: Any
+        self,
+        session: bmdb.Session,
+        machines: Any,
+        bmdb_command: Answer,
+        document: Documents,
+        sql: Any,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         (machine,) = machines(1)
         session.connection.register(bmdb.Process(PROCESS, quarantine_after=1))
@@ -67,6 +74,8 @@ class TestQuarantine:
             [machine, PROCESS],
         ).fetchone()
         session.connection.collect()
+        # Its warning comes on another thread, and is not the next command's.
+        eventually(lambda: "in quarantine" in caplog.text)
         (event,) = (event for event in document("history", machine)["events"] if event["event"] == "Quarantined")
         assert (event["session_id"], event["component"]) == (str(gone), "gone")
         assert "  UnitTest1 in quarantine: quarantined after 1 lost holder" in bmdb_command("machines")[1]

@@ -236,7 +236,9 @@ def test_the_figures_come_from_the_history() -> None:
         "total": 4, "by_provider": {"Equinix": 4}, "can_be_done": 3, "done": 3, "done_after_failures": 1,
         "in_backoff": 1,
     }  # fmt: skip
-    assert report["events"] == {"Started": 8, "Finished": 3, "Failed": 3, "Canceled": 0, "Lost": 2}
+    assert report["events"] == {
+        "Started": 8, "Finished": 3, "Failed": 3, "Canceled": 0, "Lost": 2, "Quarantined": 0, "QuarantineReleased": 0,
+    }  # fmt: skip
     assert report["failures"] == [
         {"cause": "connection refused", "times": 2, "machines": 1, "shortest_waits": [3.5]},
         {"cause": "no answer within 1 s", "times": 1, "machines": 1, "shortest_waits": [1.1]},

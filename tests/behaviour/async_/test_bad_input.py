@@ -24,6 +24,7 @@ from tests.callbacks import async_generator_function
 
 # end async only
 from tests.conftest import MakeMachines
+from tests.processes import eventually_async
 from tests.proxy import Proxy
 
 import bmdb
@@ -91,6 +92,10 @@ class TestCallbacks:
             await bmdb.AsyncConnection.connect(proxy.conninfo(database), component="test") as connection,
             await connection.start_session(interval=60) as session,
         ):
+            # The heartbeat opens its connection in its own time; this is the last that it sends for that.
+            await eventually_async(
+                lambda: any("default_transaction_read_only" in statement.text for statement in proxy.statements())
+            )
             before = [statement.text for statement in proxy.statements()]
             yield session
             after = [statement.text for statement in proxy.statements()]

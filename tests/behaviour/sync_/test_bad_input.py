@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from tests.callbacks import CoroutineCall, async_generator_function, coroutine_function
 from tests.conftest import MakeMachines
+from tests.processes import eventually
 from tests.proxy import Proxy
 
 import bmdb
@@ -81,6 +82,10 @@ class TestCallbacks:
             bmdb.connect(proxy.conninfo(database), component="test") as connection,
             connection.start_session(interval=60) as session,
         ):
+            # The heartbeat opens its connection in its own time; this is the last that it sends for that.
+            eventually(
+                lambda: any("default_transaction_read_only" in statement.text for statement in proxy.statements())
+            )
             before = [statement.text for statement in proxy.statements()]
             yield session
             after = [statement.text for statement in proxy.statements()]
