@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Server(Protocol):
@@ -169,19 +168,29 @@ class NothingToDo(Exception):
     """Raised by a retrieval function, or by `work()` for it, when no machine needs the process now."""
 
 
+# Seconds. The database's times end somewhere, and a typing error is nearer than that.
+_LONGEST_RETRY = 100 * 366 * 86_400
+
+
 class Retry(Exception):
     """Raised by the function of a loop: this time, try the machine again after exactly `after`.
 
     Attributes: `cause` and `after`, in seconds or None. `cause` is kept as the failure's cause. `after`: seconds or a
     timedelta, in whole seconds rounded up, one at least; by default the work's backoff. The period counts as the
     previous one of the next failure.
+
+    Raises TypeError for what is neither, ValueError for less than nothing or more than a hundred years.
     """
 
     def __init__(self, cause: str = "to be tried again", *, after: float | timedelta | None = None) -> None:
         super().__init__(cause)
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is not None and not 0 <= seconds < math.inf:
-            raise ValueError(f"after must be 0 seconds or more, not {seconds}")
+        if not isinstance(cause, str):
+            raise TypeError(f"cause must be a str, not {type(cause).__name__}; seconds go into after=")
+        seconds: Any = after.total_seconds() if isinstance(after, timedelta) else after
+        if seconds is not None and (not isinstance(seconds, int | float) or isinstance(seconds, bool)):
+            raise TypeError(f"after must be seconds or a timedelta, not {type(after).__name__}")
+        if seconds is not None and not 0 <= seconds <= _LONGEST_RETRY:
+            raise ValueError(f"after must be from 0 to {_LONGEST_RETRY} seconds (a hundred years), not {seconds:g}")
         self.cause = cause
         self.after = seconds
 

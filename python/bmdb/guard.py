@@ -31,6 +31,7 @@ class Guard:
         "_left",
         "_listener",
         "_loop",
+        "_lost",
         "_session",
         "_task",
         "_watch",
@@ -55,6 +56,7 @@ class Guard:
         self._disowned = disowned
         self._ending = ending
         self._cancelled = self._left = False
+        self._lost: Error | None = None
 
     def enter(self) -> None:
         """Begins to watch, for the task that calls."""
@@ -75,7 +77,8 @@ class Guard:
         """
         self._left = True
         self._watch.stop()
-        loss = self._loss()
+        # What it was cancelled for, even if the session has been closed by this task since.
+        loss = self._lost or self._loss()
         outer = False
         if self._cancelled:
             outer = self._task.uncancel() > self._before
@@ -104,8 +107,8 @@ class Guard:
         if self._ending():
             # It comes to its own outcome, which must not be hidden behind a cancellation.
             self._loop.call_later(_ENDING_PAUSE, self._look)
-        elif self._loss() is not None:
-            self._cancelled = True
+        elif (loss := self._loss()) is not None:
+            self._cancelled, self._lost = True, loss
             self._task.cancel()
 
     def _loss(self) -> Error | None:

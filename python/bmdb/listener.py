@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import threading
@@ -86,7 +87,7 @@ class Listener:
                 try:
                     extra = {"bmdb_session": session}
                     logging.getLogger(f"bmdb.{source}").log(level, "%s", message, extra=extra)
-                except Exception:  # noqa: S110 - a broken log handler must not stop the callbacks
+                except BaseException:  # noqa: S110 - a broken log handler must not stop this thread
                     pass
                 if lost and session is not None:
                     self._tell(session)
@@ -110,5 +111,7 @@ class Listener:
     def _call(callback: Callable[[], object]) -> None:
         try:
             callback()
-        except Exception:
-            _LOGGER.exception("a callback for a lost session failed")
+        except BaseException:
+            # SystemExit, too: it would end this thread, and with it all word of losses.
+            with contextlib.suppress(BaseException):
+                _LOGGER.exception("a callback for a lost session failed")

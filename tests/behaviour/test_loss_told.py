@@ -115,3 +115,25 @@ def test_a_wait_that_is_over_first(connection: bmdb.Connection, session: bmdb.Se
     assert not session.wait_expired(0.2)
     assert 0.2 <= time.monotonic() - began < 2
     assert not session.wait_expired(0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), ValueError()], ids=lambda e: type(e).__name__)
+def test_a_callback_that_raises_keeps_no_other_from_being_told(
+    connection: bmdb.Connection, sql: Sql, error: BaseException
+) -> None:
+    def raises(_: bmdb.Session) -> None:
+        raise error
+
+    for _ in range(2):
+        session = connection.start_session(interval=60)
+        told = threading.Event()
+        session.on_expired(raises)
+        session.on_expired(lambda _, told=told: told.set())
+        connection._core.skip_clock(60)
+        assert session.wait_expired(10)
+        assert told.wait(5)
+
+
+def test_what_cannot_be_called_is_refused_at_once(session: bmdb.Session) -> None:
+    with pytest.raises(TypeError, match="callable"):
+        session.on_expired(None)  # type: ignore[arg-type]

@@ -290,6 +290,16 @@ class TestClosing:
         with pytest.raises(bmdb.SessionExpiredError, match="closed"):
             await task
 
+    async def test_a_loss_before_it_is_told_all_the_same(self, twin: bmdb.AsyncConnection, machine: UUID) -> None:
+        """The body closes the session while it is cancelled, as cleaning up may."""
+        session = await twin.start_session()
+        with pytest.raises(bmdb.LeaseLostError):
+            async with session.work(PROCESS, lambda _: [machine], max_hold=0.2):
+                try:
+                    await forever()
+                finally:
+                    await session.close()
+
     async def test_but_not_itself(self, twin: bmdb.AsyncConnection, machine: UUID) -> None:
         session = await twin.start_session()
         async with session.work(PROCESS, lambda _: [machine]) as work:

@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -320,3 +321,33 @@ async def test_a_cancellation_amid_a_conflict_is_no_conflict(session: bmdb.Async
         async with asyncio.timeout(5):
             await task
     assert caught.value.committed is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("driver", ["native", "psycopg"])
+async def test_an_end_given_up_between_two_attempts_can_be_ended_otherwise(
+    session: bmdb.AsyncSession, database: str, machines: MakeMachines, sql: Sql, driver: str
+) -> None:
+    """Cancelled while a conflict is rolled back: nobody begins again, and nothing may stay behind."""
+    (machine,) = machines(1)
+    work = await session.work(PROCESS, lambda _: [machine])
+    task = asyncio.current_task()
+    assert task is not None
+    async with AsyncExitStack() as stack:
+        keywords: dict[str, Any] = {}
+        if driver == "psycopg":
+            keywords["connection"] = await stack.enter_async_context(await psycopg.AsyncConnection.connect(database))
+
+        async def conflict(q: Any) -> None:
+            # Met at the first await after the callback, which is that for the rollback.
+            asyncio.get_running_loop().call_soon(task.cancel)
+            raise bmdb.DatabaseError("as a rival would have it", "40001")
+
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await work.finish(conflict, **keywords)
+        task.uncancel()
+        assert (work.state, getattr(caught.value, "committed", None)) == ("active", False)
+        if driver == "psycopg":
+            assert keywords["connection"].isolation_level is None
+        await work.cancel()
+    assert work.state == "canceled"
+    assert sql.execute("SELECT count(*) FROM work").fetchone() == (0,)

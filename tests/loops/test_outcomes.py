@@ -124,7 +124,7 @@ def test_retry_without_a_time_waits_as_the_process_says(
 
 @pytest.mark.parametrize("after", [-1.0, float("nan"), float("inf")])
 def test_a_time_to_retry_after_must_make_sense(after: float) -> None:
-    with pytest.raises(ValueError, match="after must be 0 seconds or more"):
+    with pytest.raises(ValueError, match="after must be from 0 to"):
         bmdb.Retry(after=after)
 
 

@@ -81,6 +81,7 @@ class AsyncForeignTransaction:
         self._error: BaseException | None = None
         self._busy = False
         self._thread = 0
+        self._xid: int | None = None
 
     @property
     def running(self) -> bool:
@@ -158,7 +159,7 @@ class AsyncForeignTransaction:
         if opening is not None:
             if not rows:
                 self._core.missing()
-            xid = rows[0][0]
+            xid = self._xid = rows[0][0]
             self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
         return self._core.step("begun")
 
@@ -168,7 +169,10 @@ class AsyncForeignTransaction:
         To be awaited to its end, as `run` does even when it is cancelled.
         """
         if not self._core.running:
-            raise WorkStateError("this transaction has ended")
+            refused = WorkStateError("this transaction has ended")
+            # Given up between two attempts: lets go of the work and the connection.
+            await self._over(refused)
+            raise refused
         flushing: Exception | None = None
         try:
             try:
@@ -273,6 +277,9 @@ class AsyncForeignTransaction:
         if carrier.status is not TransactionStatus.INTRANS:
             return self._doubtful("the callback ended the transaction itself")
         try:
+            if self._xid is not None and not await self._is_the_same():
+                await carrier.roll_back()
+                return self._doubtful("the callback ended the transaction itself and began another")
             if self._savepoint:
                 await carrier.run(_RELEASE)
                 with contextlib.suppress(psycopg.Error):  # the release was the commit; what follows changes nothing
@@ -290,6 +297,11 @@ class AsyncForeignTransaction:
             await carrier.close_unless_idle()
             raise
         return "committed", None
+
+    async def _is_the_same(self) -> bool:
+        """Whether what is open is still the transaction that was opened, with its fence."""
+        ((xid,),) = await self.carrier.fetch(_QUERIES["server_current_transaction"])
+        return bool(xid == self._xid)
 
     async def _commit_failed(self, error: psycopg.Error) -> tuple[str, str | None]:
         carrier = self.carrier
@@ -381,6 +393,8 @@ class AsyncForeignTransaction:
         # end sync only
         if self._busy:
             raise WorkStateError("this transaction is in use elsewhere: run its statements one after the other")
+        if self.carrier.connection.pgconn.pipeline_status:
+            raise WorkStateError("q answers at once, so it cannot be used inside a pipeline: use q.connection there")
         self._busy = True
         try:
             return await self.carrier.run(sql, params)

@@ -42,7 +42,7 @@ async def run(
                     await tx.begin_async()
                 except asyncio.CancelledError as cancelled:
                     with contextlib.suppress(Exception):  # that it has not begun, most of all
-                        await _settled(tx.conclude_async(cancelled))
+                        await _settled(tx, tx.conclude_async(cancelled))
                     cancelled.committed = False  # type: ignore[attr-defined]
                     raise
                 # end async only
@@ -68,7 +68,7 @@ async def run(
                         continue
                     raise
                 # async only
-                if await _settled(tx.conclude_async()) == "committed":
+                if await _settled(tx, tx.conclude_async()) == "committed":
                     return result
                 # end async only
                 # sync only
@@ -87,7 +87,7 @@ async def _conclude_after(tx: AsyncStepped, raised: BaseException) -> str:
         # async only
         if isinstance(raised, asyncio.CancelledError):
             raised.committed = False  # type: ignore[attr-defined]
-        return await _settled(tx.conclude_async(raised))
+        return await _settled(tx, tx.conclude_async(raised))
         # end async only
         # sync only
         # return tx.conclude(raised)
@@ -101,7 +101,7 @@ async def _conclude_after(tx: AsyncStepped, raised: BaseException) -> str:
 
 
 # async only
-async def _settled(conclusion: Awaitable[str]) -> str:
+async def _settled(tx: AsyncStepped, conclusion: Awaitable[str]) -> str:
     """Waits for a conclusion to its end even if cancelled meanwhile, and as often as that happens.
 
     The CancelledError then says by its attribute `committed` how the transaction ended.
@@ -117,11 +117,20 @@ async def _settled(conclusion: Awaitable[str]) -> str:
         return future.result()
     committed: bool | None
     try:
-        committed = future.result() == "committed"
-    except (AmbiguousCommitError, asyncio.CancelledError):
+        conclusion_reached = future.result()
+    except AmbiguousCommitError:
         committed = None
+    except asyncio.CancelledError as inner:
+        # As at the end of asyncio.run, which cancels every task.
+        committed = getattr(inner, "committed", None)
     except Exception:
         committed = False
+    else:
+        committed = conclusion_reached == "committed"
+        if conclusion_reached == "again":
+            # Nobody begins again: the work and the connection must not stay with a transaction that has none open.
+            with contextlib.suppress(Exception):
+                await _settled(tx, tx.conclude_async(cancelled))
     cancelled.committed = committed  # type: ignore[attr-defined]
     raise cancelled
 

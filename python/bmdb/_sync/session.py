@@ -85,6 +85,8 @@ class Session(Unique):
         It runs soon after the loss, on a thread of bmdb's (for an Session: on the event loop that registered it),
         never inside a transaction. What it raises is logged.
         """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {type(callback).__name__}")
 
         def tell() -> None:
             callback(self)
@@ -185,7 +187,7 @@ class Session(Unique):
 
         `max_hold` is how long the work may be held, in seconds or as a timedelta; by default what the `Process` says,
         else as long as the session lives. `work.touch()` starts that time anew. Past it the lease is lost, and the core
-        itself fails the work, with `work.backoff`, even if Python is stuck.
+        itself fails the work, with `work.backoff`, even if Python is stuck; only not while an end runs its callback.
 
         `with session.work(…) as work:` gives the machine back when the block is left with the work undone. Under
         asyncio it also cancels the task inside when the lease is lost, and raises what `work.check()` would.

@@ -8,8 +8,11 @@ from bmdb.errors import Retry
 
 def cause_of(error: BaseException) -> str:
     """The cause that history keeps: "TypeName: text", without what the database would refuse."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return clean(text)
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be made)"
+    return clean(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def clean(cause: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from bmdb.loops.bell import Bell
@@ -106,12 +107,19 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         pause = _PAUSE
         while not self._bell.stopped:
-            ours, theirs = context.Pipe()
             began = time.monotonic()
-            # Not a daemon in multiprocessing's sense: functions may start processes.
-            process = context.Process(target=self._serve, args=(settings, theirs), name=self._loops[0].name)
-            process.start()
-            theirs.close()
+            try:
+                process, ours = self._start(context, settings)
+            except Exception as error:
+                _LOGGER.error(
+                    "process of %s cannot be started, trying again in %.0f s: %s",
+                    ", ".join(loop.name for loop in self._loops),
+                    pause,
+                    error,
+                )
+                self._bell.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
             with self._lock:
                 self._pipe, self._process = ours, process
                 self._tell_wish()
@@ -133,6 +141,19 @@ class Worker:
                 )
             self._bell.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _start(self, context: SpawnContext, settings: Settings) -> tuple[SpawnProcess, Pipe]:
+        ours, theirs = context.Pipe()
+        try:
+            # Not a daemon in multiprocessing's sense: functions may start processes.
+            process = context.Process(target=self._serve, args=(settings, theirs), name=self._loops[0].name)
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def _listen(self, pipe: Pipe) -> None:
         while True:
@@ -201,6 +222,8 @@ def obey(pipe: Pipe, stop: Callable[[bool], object], told: Callable[[], object])
                 pipe.send(told())
             except (OSError, ValueError):
                 return
+            except Exception:
+                _LOGGER.exception("could not tell how the loops do")
             time.sleep(_TELL)
 
     for target in (listen, tell):

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dialect::Isolation;
+use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
 use crate::lease::Loss;
 use crate::metrics::Outcome;
@@ -156,7 +156,12 @@ impl Foreign {
     pub fn opening(&self) -> Option<(&'static Query, Vec<Param>)> {
         match (&self.plan.opening, &self.plan.session) {
             (Opening::Fence, Some(session)) => {
-                Some((&queries::SESSION_FENCE, vec![uuid(session.id())]))
+                let dialect = self.pool.as_ref().map(|pool| pool.dialect());
+                let query = match dialect {
+                    Some(Dialect::CockroachDb) => &queries::SESSION_FENCE_PLAIN,
+                    _ => &queries::SESSION_FENCE,
+                };
+                Some((query, vec![uuid(session.id())]))
             }
             (Opening::End { query, params, .. }, _) => Some((query, params.clone())),
             _ => None,

@@ -318,6 +318,10 @@ impl Beater {
                 }
                 if self.lookout.is_due(Instant::now()) {
                     self.look_for_expired(sessions, limit).await;
+                    if self.conn.is_none() {
+                        // The look failed: a beat finds out at once whether the server is still there.
+                        return Duration::ZERO;
+                    }
                 }
                 jittered(period, 0.1)
             }

@@ -82,6 +82,7 @@ queries! {
     SCHEMA_NOTE = "schema", "note", None;
     SCHEMA_PRESENT = "schema", "present", One;
     SCHEMA_VERSION = "schema", "version", One;
+    SERVER_CURRENT_TRANSACTION = "server", "current_transaction", One;
     SERVER_DATABASE = "server", "database", One;
     SERVER_ENCODING = "server", "encoding", One;
     SERVER_END_UNFINISHED = "server", "end_unfinished", One;

@@ -125,6 +125,19 @@ impl Inner {
             (Ok(Conclusion::Committed), Kind::Claim(Some(lease))) => lease.begun(),
             (Ok(Conclusion::Again), Kind::Claim(lease)) => *lease = None,
             (Ok(Conclusion::Raise), Kind::End(end)) => end.failed(&Error::WorkState(String::new())),
+            // Ctrl-C met a COMMIT that took effect.
+            (
+                Err(Error::InterruptedCommit {
+                    committed: Some(true),
+                }),
+                Kind::End(end),
+            ) => end.done(),
+            (
+                Err(Error::InterruptedCommit {
+                    committed: Some(true),
+                }),
+                Kind::Claim(Some(lease)),
+            ) => lease.begun(),
             (Err(error), Kind::End(end)) => end.failed(error),
             _ => {}
         }

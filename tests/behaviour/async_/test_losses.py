@@ -277,6 +277,21 @@ class TestQuarantine:
         found = await losses(connection, machine)
         assert found is not None and (found.losses, found.quarantined_at) == (1, None)
 
+    async def test_an_end_by_a_worker_of_schema_2_breaks_the_row_too(
+        self, connection: bmdb.AsyncConnection, machines: MakeMachines, lose: Lose, sql: Sql
+    ) -> None:
+        """It writes history, and knows nothing of losses."""
+        await connection.register(bmdb.Process("Fragile", quarantine_after=3))
+        (machine,) = machines(1)
+        for _ in range(2):
+            await lose("Fragile", machine)
+        sql.execute(
+            "INSERT INTO work_history (machine_id, process, event) VALUES (%s, 'Fragile', 'Finished')", [machine]
+        )
+        await lose("Fragile", machine)
+        found = await losses(connection, machine)
+        assert found is not None and (found.losses, found.quarantined_at) == (1, None)
+
     async def test_what_ends_beside_a_quarantine_does_not_lift_it(
         self, connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines, lose: Lose, sql: Sql
     ) -> None:

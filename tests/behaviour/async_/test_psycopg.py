@@ -418,6 +418,58 @@ class TestNoSilentSuccess:
         assert value(sql) == 0
 
 
+class TestAnotherTransaction:
+    """A callback that ends the transaction and begins another has ended the fence with it."""
+
+    @pytest.mark.parametrize("ending", ["rollback", "commit"])
+    async def test_an_end_is_found_out(
+        self,
+        session: bmdb.AsyncSession,
+        machines: MakeMachines,
+        pg: psycopg.AsyncConnection[Any],
+        sql: Sql,
+        ending: str,
+    ) -> None:
+        work = await lease(session, machines)
+
+        async def write(q: Any) -> None:
+            await pg.execute(f"{ending} and chain")
+            await pg.execute("UPDATE tally SET n = 7")
+
+        # The end itself is committed, or it is not and is carried out again, until it is given up.
+        if ending == "commit":
+            await work.finish(write, connection=pg)
+            assert (work.state, events(sql, work.machine)) == ("finished", ["Started", "Finished"])
+        else:
+            with pytest.raises(bmdb.Error):
+                await work.finish(write, connection=pg, max_retries=1)
+            assert (work.state, events(sql, work.machine)) == ("active", ["Started"])
+        assert value(sql) == 0
+
+    async def test_transact_says_that_it_does_not_know(
+        self, session: bmdb.AsyncSession, pg: psycopg.AsyncConnection[Any], sql: Sql
+    ) -> None:
+        async def write(q: Any) -> None:
+            await pg.execute("commit")
+            await pg.execute("begin")
+            await pg.execute("UPDATE tally SET n = 7")
+
+        with pytest.raises(bmdb.AmbiguousCommitError, match="began another"):
+            await session.transact(write, connection=pg)
+        assert value(sql) == 0
+        assert pg.info.transaction_status is TransactionStatus.IDLE
+
+    async def test_q_inside_a_pipeline_is_refused(
+        self, session: bmdb.AsyncSession, pg: psycopg.AsyncConnection[Any]
+    ) -> None:
+        async def write(q: Any) -> None:
+            async with pg.pipeline():
+                await q.count_machines()
+
+        with pytest.raises(bmdb.WorkStateError, match="pipeline"):
+            await session.transact(write, connection=pg)
+
+
 class TestEnds:
     @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
     async def test_the_end_and_what_the_callback_writes_land_together(

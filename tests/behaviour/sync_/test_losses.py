@@ -278,6 +278,21 @@ class TestQuarantine:
         found = losses(connection, machine)
         assert found is not None and (found.losses, found.quarantined_at) == (1, None)
 
+    def test_an_end_by_a_worker_of_schema_2_breaks_the_row_too(
+        self, connection: bmdb.Connection, machines: MakeMachines, lose: Lose, sql: Sql
+    ) -> None:
+        """It writes history, and knows nothing of losses."""
+        connection.register(bmdb.Process("Fragile", quarantine_after=3))
+        (machine,) = machines(1)
+        for _ in range(2):
+            lose("Fragile", machine)
+        sql.execute(
+            "INSERT INTO work_history (machine_id, process, event) VALUES (%s, 'Fragile', 'Finished')", [machine]
+        )
+        lose("Fragile", machine)
+        found = losses(connection, machine)
+        assert found is not None and (found.losses, found.quarantined_at) == (1, None)
+
     def test_what_ends_beside_a_quarantine_does_not_lift_it(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, lose: Lose, sql: Sql
     ) -> None:

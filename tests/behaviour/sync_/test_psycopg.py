@@ -398,6 +398,56 @@ class TestNoSilentSuccess:
         assert value(sql) == 0
 
 
+class TestAnotherTransaction:
+    """A callback that ends the transaction and begins another has ended the fence with it."""
+
+    @pytest.mark.parametrize("ending", ["rollback", "commit"])
+    def test_an_end_is_found_out(
+        self,
+        session: bmdb.Session,
+        machines: MakeMachines,
+        pg: psycopg.Connection[Any],
+        sql: Sql,
+        ending: str,
+    ) -> None:
+        work = lease(session, machines)
+
+        def write(q: Any) -> None:
+            pg.execute(f"{ending} and chain")
+            pg.execute("UPDATE tally SET n = 7")
+
+        # The end itself is committed, or it is not and is carried out again, until it is given up.
+        if ending == "commit":
+            work.finish(write, connection=pg)
+            assert (work.state, events(sql, work.machine)) == ("finished", ["Started", "Finished"])
+        else:
+            with pytest.raises(bmdb.Error):
+                work.finish(write, connection=pg, max_retries=1)
+            assert (work.state, events(sql, work.machine)) == ("active", ["Started"])
+        assert value(sql) == 0
+
+    def test_transact_says_that_it_does_not_know(
+        self, session: bmdb.Session, pg: psycopg.Connection[Any], sql: Sql
+    ) -> None:
+        def write(q: Any) -> None:
+            pg.execute("commit")
+            pg.execute("begin")
+            pg.execute("UPDATE tally SET n = 7")
+
+        with pytest.raises(bmdb.AmbiguousCommitError, match="began another"):
+            session.transact(write, connection=pg)
+        assert value(sql) == 0
+        assert pg.info.transaction_status is TransactionStatus.IDLE
+
+    def test_q_inside_a_pipeline_is_refused(self, session: bmdb.Session, pg: psycopg.Connection[Any]) -> None:
+        def write(q: Any) -> None:
+            with pg.pipeline():
+                q.count_machines()
+
+        with pytest.raises(bmdb.WorkStateError, match="pipeline"):
+            session.transact(write, connection=pg)
+
+
 class TestEnds:
     @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
     def test_the_end_and_what_the_callback_writes_land_together(

@@ -68,7 +68,18 @@ class AsyncCrew(Unique):
             try:
                 if (work := await self._lease()) is not None:
                     await self._work_on(work)
-            except Exception:
+            # async only
+            except GeneratorExit:
+                raise
+            except asyncio.CancelledError:
+                if self.bell.stopped:
+                    raise
+                _forget_cancellations(0)
+                _LOGGER.exception("loop %s: an instance was cancelled by its own, and goes on", self.loop.name)
+                self.idle.trouble()
+            # end async only
+            except BaseException:
+                # KeyboardInterrupt, too: on a thread of ours, or in a task, it is nobody's Ctrl-C.
                 _LOGGER.exception("loop %s: an instance failed, and goes on", self.loop.name)
                 self.idle.trouble()
 
@@ -90,7 +101,7 @@ class AsyncCrew(Unique):
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             # What `retrieve` raises is logged whole: it is the user's, as often as not.
             told = isinstance(error, Error)
             _LOGGER.warning("loop %s could not look for work: %s", self.loop.name, cause_of(error), exc_info=not told)
@@ -138,6 +149,9 @@ class AsyncCrew(Unique):
 
     async def _carry_out(self, work: AsyncWork) -> None:
         name = self.loop.name
+        # async only
+        before = _task().cancelling()
+        # end async only
         try:
             finish = await self._call(work)
             if work.state == "active":
@@ -154,12 +168,13 @@ class AsyncCrew(Unique):
             await self._fail(work, clean(str(wish.cause)), wished(wish))
         # async only
         except asyncio.CancelledError as error:
-            if _task().cancelling():
+            if self.bell.stopped or work.state == "lost":
                 raise
-            # Raised by the function without anybody having cancelled it.
+            # The function's own doing.
+            _forget_cancellations(before)
             await self._fail(work, cause_of(error), None)
         # end async only
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             _LOGGER.warning("loop %s failed on machine %s", name, work.machine, exc_info=True)
             await self._fail(work, cause_of(error), None)
 
@@ -205,6 +220,13 @@ def _task() -> asyncio.Task[Any]:
     if task is None:
         raise RuntimeError("an instance is served outside a task")
     return task
+
+
+def _forget_cancellations(before: int) -> None:
+    """A task group that failed, or a task that cancelled itself, leaves the count of cancellations raised."""
+    task = _task()
+    while task.cancelling() > before:
+        task.uncancel()
 
 
 # end async only

@@ -62,7 +62,8 @@ class Crew(Unique):
             try:
                 if (work := self._lease()) is not None:
                     self._work_on(work)
-            except Exception:
+            except BaseException:
+                # KeyboardInterrupt, too: on a thread of ours, or in a task, it is nobody's Ctrl-C.
                 _LOGGER.exception("loop %s: an instance failed, and goes on", self.loop.name)
                 self.idle.trouble()
 
@@ -84,7 +85,7 @@ class Crew(Unique):
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             # What `retrieve` raises is logged whole: it is the user's, as often as not.
             told = isinstance(error, Error)
             _LOGGER.warning("loop %s could not look for work: %s", self.loop.name, cause_of(error), exc_info=not told)
@@ -140,7 +141,7 @@ class Crew(Unique):
         except Retry as wish:
             _LOGGER.info("loop %s tries machine %s again later: %s", name, work.machine, wish)
             self._fail(work, clean(str(wish.cause)), wished(wish))
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             _LOGGER.warning("loop %s failed on machine %s", name, work.machine, exc_info=True)
             self._fail(work, cause_of(error), None)
 

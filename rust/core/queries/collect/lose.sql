@@ -1,5 +1,5 @@
 -- Ends the leases of these sessions and the sessions, counts the losses, and tells what follows from each by the process's
--- definition. There is one row at least. A machine that somebody has locked is not counted: nothing here waits. Whoever
+-- definition. There is one row at least. A machine that somebody has locked is neither counted nor backed off: nothing here waits. Whoever
 -- waits for work of their processes is told (see work/notify.sql).
 WITH lost AS (
     DELETE FROM work WHERE session_id = ANY($1::uuid[]) RETURNING machine_id, process, session_id, token
@@ -19,7 +19,14 @@ WITH lost AS (
         FOR KEY SHARE OF m SKIP LOCKED
     ) AS free
     ORDER BY free.machine_id, free.process
-    ON CONFLICT (machine_id, process) DO UPDATE SET losses = l.losses + 1, last_lost_at = excluded.last_lost_at
+    -- Workers of schema 2 end work without forgetting the losses, but write history as all do.
+    ON CONFLICT (machine_id, process) DO UPDATE
+    SET losses = 1 + CASE WHEN EXISTS (
+            SELECT 1 FROM work_history AS h
+            WHERE h.machine_id = l.machine_id AND h.process = l.process AND h."timestamp" > l.last_lost_at
+                AND h.event IN ('Finished', 'Failed', 'Canceled')
+        ) THEN 0 ELSE l.losses END,
+        last_lost_at = excluded.last_lost_at
     RETURNING l.machine_id, l.process, l.losses
 ), ended AS (
     DELETE FROM sessions WHERE session_id = ANY($1::uuid[]) RETURNING 1

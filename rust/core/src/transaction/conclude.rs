@@ -20,6 +20,11 @@ impl Transaction {
     pub async fn conclude(&mut self, raised: Option<Option<Failure>>) -> Result<Conclusion> {
         self.pool.check_usable()?;
         if !self.running() {
+            if raised.is_some() && !self.ended {
+                // Given up between two attempts.
+                drop(self.roll_back_or_drop().await);
+                self.end(Outcome::Failed);
+            }
             return Err(Error::WorkState("this transaction has ended".to_owned()));
         }
         let outcome = self.step_until_settled(raised).await;
