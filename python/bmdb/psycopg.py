@@ -49,8 +49,9 @@ def run_transaction(
     begun after 60 s, with waits of random length in between; so it must have no effect outside the database. On
     CockroachDB it is run again by that server's protocol (SAVEPOINT cockroach_restart), on PostgreSQL in a new
     transaction. Its own exception rolls back and surfaces unchanged, unless a retryable database error is in the
-    exception's chain. An error that it swallowed, and that aborted the transaction, counts as if it had surfaced: no
-    transaction is lost in silence.
+    exception's chain. An error that it swallowed, and that aborted the transaction, counts as if it had surfaced.
+    To end the transaction is not the callback's to do. One that sent COMMIT or ROLLBACK itself gets
+    AmbiguousCommitError; if it also began another transaction, nothing here tells the two apart: no error is raised.
 
     Raises RetriesExhaustedError; AmbiguousCommitError when the connection broke in COMMIT, whose outcome nobody can
     ask for here; DatabaseError for an error that `fn` swallowed, or of COMMIT; ConnectionFailedError when the

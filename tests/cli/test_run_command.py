@@ -72,6 +72,7 @@ def test_what_a_target_names(targets: list[str], names: list[str]) -> None:
         ("run_fleet:three", "run_fleet has no three; loops there: one, two"),
         ("run_fleet:number", "run_fleet:number is neither a loop nor a list of loops; loops there: one, two"),
         ("run-fleet", "'run-fleet' is no MODULE or MODULE:ATTRIBUTE, such as fleet.loops:all"),
+        ("run_fleet:", "'run_fleet:' names no attribute: say run_fleet, or run_fleet:all"),
         ("", "is no MODULE"),
     ],
 )

@@ -50,6 +50,8 @@ WORKER = """
         print("not interrupted", flush=True)
     except KeyboardInterrupt as error:
         print("interrupted", time.monotonic(), getattr(error, "committed", "-"), flush=True)
+        if "work" in globals():
+            print("state", work.state, flush=True)
     # Until the test has taken its obstacle away.
     input()
     release.set()
@@ -157,6 +159,26 @@ def test_in_commit_the_exception_says_what_became_of_it(
     # It may look once more at how the commit ended.
     assert seconds < LIMIT + 0.15
     assert committed == "True"
+    end_well(process, sql, ["interrupted", "after"])
+
+
+def test_in_the_commit_of_a_finish_the_work_is_finished(
+    proxy: Proxy, database: str, sql: psycopg.Connection[Any], spawn: Spawn, writes: str, machines: MakeMachines
+) -> None:
+    """Told that its commit took effect, it must not count as work that is still held."""
+    (machine,) = machines(1)
+    block = (
+        f'work = session.work("UnitTest1", lambda q: ["{machine}"]); print("blocking", flush=True); input(); '
+        'work.finish(write_and("SELECT 1"))'
+    )
+    process = worker(spawn, block, proxy.conninfo(database))
+    process.expect("blocking")
+    with proxy.holding_after(None) as held:
+        process.send()
+        held.wait()
+        seconds, committed = interrupt(process)
+    assert seconds < LIMIT + 0.15
+    assert (committed, process.expect("state")) == ("True", "state finished")
     end_well(process, sql, ["interrupted", "after"])
 
 

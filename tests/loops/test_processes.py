@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import psutil
@@ -62,6 +64,25 @@ def test_a_process_that_dies_is_followed_by_another(
     assert pids(runner) != {first}
     provided(2)
     eventually(lambda: [event for event, _ in events()] == ["Finished"] * 2)
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the system has no process or file descriptor left; only that refusal is played."""
+    monkeypatch.setenv("FLEET_HOLD", "0")
+    begin = SpawnProcess.start
+    refusals = [OSError(errno.EAGAIN, "no more processes")]
+
+    def refused_once(process: SpawnProcess) -> None:
+        if refusals:
+            raise refusals.pop()
+        begin(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", refused_once)
+    runner = start(fleet.hold_as_task_in_a_process)
+    eventually(lambda: len(pids(runner)) == 1)
+    assert refusals == [] and "no more processes" in caplog.text
 
 
 def test_all_loops_in_several_processes(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-# async only
-import asyncio
-
-# end async only
 import logging
 import select
 from collections.abc import Awaitable
@@ -17,6 +13,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from bmdb._core import queries
+
+# async only
+from bmdb.background import outlasted
+
+# end async only
 from bmdb.errors import ConnectionFailedError
 from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
 
@@ -210,27 +211,14 @@ async def to_the_end(awaitable: Awaitable[T], limit: float | None = None) -> T:
 
     After `limit` seconds it is given up, and ConnectionFailedError raised.
     """
-    task = asyncio.ensure_future(awaitable)
-    loop = asyncio.get_running_loop()
-    deadline = None if limit is None else loop.time() + limit
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        left = None if deadline is None else deadline - loop.time()
-        if left is not None and left <= 0:
-            task.cancel()
-            await asyncio.wait({task})
-            break
-        try:
-            await asyncio.wait({task}, timeout=left)
-        except asyncio.CancelledError as error:
-            cancelled = error
+    future, cancelled = await outlasted(awaitable, limit)
     if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
+        if not future.cancelled():
+            future.exception()
         raise cancelled
-    if task.cancelled():
+    if future.cancelled() and limit is not None:
         raise ConnectionFailedError(f"the server did not answer a ROLLBACK within {limit:g} s")
-    return task.result()
+    return future.result()
 
 
 # end async only

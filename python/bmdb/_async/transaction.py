@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 from bmdb import _core
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.stepped import AsyncStepped
+
+# async only
+from bmdb.background import outlasted
+
+# end async only
 from bmdb.callbacks import Nesting, check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
@@ -106,13 +111,7 @@ async def _settled(tx: AsyncStepped, conclusion: Awaitable[str]) -> str:
 
     The CancelledError then says by its attribute `committed` how the transaction ended.
     """
-    future = asyncio.ensure_future(conclusion)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
+    future, cancelled = await outlasted(conclusion)
     if cancelled is None:
         return future.result()
     committed: bool | None

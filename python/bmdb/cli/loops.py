@@ -38,7 +38,9 @@ def loops_of(targets: Sequence[str]) -> list[Loop[Any]]:
 
 
 def _named(target: str) -> list[Loop[Any]]:
-    name, _, path = target.partition(":")
+    name, colon, path = target.partition(":")
+    if colon and not path:
+        raise Unusable(f"{target!r} names no attribute: say {name}, or {name}:all, for all loops of the module")
     module = _imported(name, target)
     if not path or (path == "all" and not hasattr(module, "all")):
         loops = [value for value in vars(module).values() if isinstance(value, Loop)]

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
-use crate::lease::Loss;
 use crate::metrics::Outcome;
-use crate::pool::{Pool, STEP_LIMIT};
+use crate::pool::Pool;
 use crate::queries::{self, Query};
 use crate::retry::{Action, Event, Limits, Machine, Protocol};
 use crate::settle;
-use crate::transaction::{Opening, Plan, uuid};
+use crate::transaction::{Opening, Plan, ambiguous};
 use crate::value::Param;
 use crate::work::End;
 
@@ -154,18 +153,11 @@ impl Foreign {
     /// The statement that has to follow BEGIN at once, and its parameters. Its first column is the transaction's id.
     #[must_use]
     pub fn opening(&self) -> Option<(&'static Query, Vec<Param>)> {
-        match (&self.plan.opening, &self.plan.session) {
-            (Opening::Fence, Some(session)) => {
-                let dialect = self.pool.as_ref().map(|pool| pool.dialect());
-                let query = match dialect {
-                    Some(Dialect::CockroachDb) => &queries::SESSION_FENCE_PLAIN,
-                    _ => &queries::SESSION_FENCE,
-                };
-                Some((query, vec![uuid(session.id())]))
-            }
-            (Opening::End { query, params, .. }, _) => Some((query, params.clone())),
-            _ => None,
-        }
+        let dialect = self
+            .pool
+            .as_ref()
+            .map_or(Dialect::PostgreSql, |pool| pool.dialect());
+        self.plan.opening_statement(dialect)
     }
 
     /// That statement found its row: this is the transaction's id.
@@ -176,16 +168,7 @@ impl Foreign {
     /// That statement found no row: the session, or the lease, is gone.
     #[must_use]
     pub fn missing(&self) -> Error {
-        match (&self.plan.opening, &self.plan.session) {
-            (Opening::Fence, Some(session)) => {
-                session.lose(Loss::Gone);
-                session.expired(&session.loss().unwrap_or(Loss::Gone))
-            }
-            _ => Error::LeaseLost(
-                "the lease is gone: it was ended, or its session was given up; nothing was written"
-                    .to_owned(),
-            ),
-        }
+        self.plan.missing()
     }
 
     /// After an interrupt in COMMIT: one look at how it ended, which cannot be interrupted.
@@ -203,25 +186,14 @@ impl Foreign {
             Opening::End { lease, event, .. } => Some((lease, *event)),
             _ => None,
         };
-        // As for a transaction of our own: while the lease can be trusted, and a little for the server to recover.
-        let trusted = self
-            .plan
-            .session
-            .as_ref()
-            .map_or(STEP_LIMIT, |session| session.trusted_for());
-        let limit = trusted.max(Duration::from_secs(2));
+        let limit = self.plan.settle_limit();
         settle::outcome(pool, &self.id, lease, limit).await
     }
 
     /// The error for a COMMIT whose answer was lost.
     #[must_use]
     pub fn ambiguous(&self, cause: &str) -> Error {
-        Error::AmbiguousCommit {
-            message: format!(
-                "COMMIT was sent and its outcome is not known ({cause}); resolve() asks the server"
-            ),
-            transaction: self.id.clone(),
-        }
+        ambiguous(cause, &self.id)
     }
 
     /// It is over. `lost`: because the session or the lease is gone. Only the first call counts.

@@ -78,6 +78,8 @@ async fn ask(
     // Or an operator has reset the statistics that tell a crash: so what follows must hold without one too.
     let crashed = id.incarnation != server.incarnation;
     let status = match same_log {
+        // After a crash the id may be that of somebody's transaction, who has not given it up.
+        true if crashed => status(conn, id.xid.unwrap_or_default()).await,
         true => unhindered_status(conn, id.xid.unwrap_or_default()).await,
         false => Ok(Answer::Never),
     };

@@ -19,13 +19,13 @@ use crate::error::{Error, Result, TransactionId};
 use crate::gate::{Entry, Pass};
 use crate::metrics::Outcome;
 use crate::pool::{Checkout, Conn, Pool, STEP_LIMIT};
-use crate::queries;
 use crate::retry::{Action, Event, Machine};
 use crate::session::SessionState;
 use crate::settle::Claimed;
 use crate::sqlstate;
 use crate::value::Param;
 
+pub(crate) use plan::ambiguous;
 pub use plan::{Conclusion, Opening, Plan};
 
 /// How long the server waits for the next statement of a transaction of our own.
@@ -216,17 +216,9 @@ impl Transaction {
                     incarnation,
                 };
             }
-            (Opening::Fence, None) => {
+            (_, None) => {
                 self.roll_back_or_drop().await?;
-                let session = self.plan.session.as_ref().expect("a fence has a session");
-                session.lose(crate::lease::Loss::Gone);
-                session.check()?;
-            }
-            (Opening::End { .. }, None) => {
-                self.roll_back_or_drop().await?;
-                return Err(Error::LeaseLost(
-                    "the lease is gone: it was ended, or its session was given up; nothing was written".to_owned(),
-                ));
+                return Err(self.plan.missing());
             }
         }
         Ok(())
@@ -292,26 +284,17 @@ impl Transaction {
             .as_ref()
             .map_or(STEP_LIMIT, |session| session.interval() / 4)
             .min(STEP_LIMIT);
-        let rows = match &plan.opening {
+        let rows = match plan.opening_statement(dialect) {
+            Some((query, params)) => {
+                conn.begin_with(begin, Some((query.sql, &params)), limit)
+                    .await?
+            }
             // Rows that every collector passes over must not stay locked because somebody is stopped here.
-            Opening::Nothing if dialect == Dialect::PostgreSql => {
+            None if dialect == Dialect::PostgreSql => {
                 let begin = format!("{begin}; {IDLE_LIMIT}");
                 conn.begin_with(&begin, None, limit).await?
             }
-            Opening::Nothing => conn.begin_with(begin, None, limit).await?,
-            Opening::Fence => {
-                let session = plan.session.as_ref().expect("a fence has a session");
-                let query = match dialect {
-                    Dialect::PostgreSql => &queries::SESSION_FENCE,
-                    Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
-                };
-                conn.begin_with(begin, Some((query.sql, &[uuid(session.id())])), limit)
-                    .await?
-            }
-            Opening::End { query, params, .. } => {
-                conn.begin_with(begin, Some((query.sql, params)), limit)
-                    .await?
-            }
+            None => conn.begin_with(begin, None, limit).await?,
         };
         Ok(rows.into_iter().next())
     }

@@ -202,12 +202,7 @@ impl Transaction {
     }
 
     fn ambiguous(&self, cause: &str) -> Error {
-        Error::AmbiguousCommit {
-            message: format!(
-                "COMMIT was sent and its outcome is not known ({cause}); resolve() asks the server"
-            ),
-            transaction: self.id.clone(),
-        }
+        super::ambiguous(cause, &self.id)
     }
 
     async fn settle(&mut self) -> Result<Event> {
@@ -216,13 +211,7 @@ impl Transaction {
             Opening::End { lease, event, .. } => Some((lease, *event)),
             _ => self.claimed.as_ref().map(|claimed| (claimed, "Started")),
         };
-        // A lease is only worth settling for while it can be trusted; a little longer lets the server recover.
-        let trusted = self
-            .plan
-            .session
-            .as_ref()
-            .map_or(STEP_LIMIT, |session| session.trusted_for());
-        let limit = trusted.max(Duration::from_secs(2));
+        let limit = self.plan.settle_limit();
         Ok(
             match settle::outcome(&self.pool, &self.id, lease, limit).await? {
                 Some(true) => Event::SettledCommitted,

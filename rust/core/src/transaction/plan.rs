@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dialect::Isolation;
+use super::uuid;
+use crate::dialect::{Dialect, Isolation};
+use crate::error::{Error, TransactionId};
 use crate::gate::Gate;
-use crate::queries::Query;
+use crate::lease::Loss;
+use crate::pool::STEP_LIMIT;
+use crate::queries::{self, Query};
 use crate::retry::Limits;
 use crate::session::SessionState;
 use crate::settle::Claimed;
@@ -48,6 +52,59 @@ pub struct Plan {
     pub settles: bool,
     /// The gate that a claim passes through.
     pub gate: Option<Arc<Gate>>,
+}
+
+impl Plan {
+    /// The statement that goes with BEGIN, and its parameters. Its first column is the transaction's id.
+    #[must_use]
+    pub fn opening_statement(&self, dialect: Dialect) -> Option<(&'static Query, Vec<Param>)> {
+        match (&self.opening, &self.session) {
+            (Opening::Fence, Some(session)) => {
+                let query = match dialect {
+                    Dialect::PostgreSql => &queries::SESSION_FENCE,
+                    Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
+                };
+                Some((query, vec![uuid(session.id())]))
+            }
+            (Opening::End { query, params, .. }, _) => Some((query, params.clone())),
+            _ => None,
+        }
+    }
+
+    /// That statement found no row: the session, which is told so, or the lease is gone.
+    #[must_use]
+    pub fn missing(&self) -> Error {
+        match (&self.opening, &self.session) {
+            (Opening::Fence, Some(session)) => {
+                session.lose(Loss::Gone);
+                session.expired(&session.loss().unwrap_or(Loss::Gone))
+            }
+            _ => Error::LeaseLost(
+                "the lease is gone: it was ended, or its session was given up; nothing was written"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// How long to ask what a lost commit came to: a lease is only worth that while it can be trusted, and a little
+    /// longer lets the server recover.
+    #[must_use]
+    pub fn settle_limit(&self) -> Duration {
+        self.session
+            .as_ref()
+            .map_or(STEP_LIMIT, |session| session.trusted_for())
+            .max(Duration::from_secs(2))
+    }
+}
+
+/// The error for a COMMIT whose answer was lost.
+pub(crate) fn ambiguous(cause: &str, transaction: &TransactionId) -> Error {
+    Error::AmbiguousCommit {
+        message: format!(
+            "COMMIT was sent and its outcome is not known ({cause}); resolve() asks the server"
+        ),
+        transaction: transaction.clone(),
+    }
 }
 
 /// What a step came to.
