@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::{Builder, Handle, Runtime};
 
+#[cfg(unix)]
+use crate::bridge;
+use crate::completion::{Completion, Outcome};
 use crate::error::to_python;
+use crate::messenger::{self, Message};
 
 /// How often a waiting main thread looks for signals.
 const TICK: Duration = Duration::from_millis(50);
-
-/// How long the thread that tells completions may take to end when the interpreter exits.
-const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
 thread_local! {
     static INTERRUPT: RefCell<Option<PyErr>> = const { RefCell::new(None) };
@@ -70,7 +71,7 @@ where
 /// A runtime belongs to the process that made it: a forked child makes its own.
 static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 
-fn runtime() -> PyResult<Handle> {
+pub(crate) fn runtime() -> PyResult<Handle> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = std::process::id();
     if let Some((owner, runtime)) = runtime.as_ref()
@@ -95,76 +96,33 @@ fn runtime() -> PyResult<Handle> {
     Ok(handle)
 }
 
-type Completion = Box<dyn FnOnce(Python<'_>) + Send>;
-
-/// A thread of a process, what it is told through (None: to end), and what tells that it has ended.
-struct Completions {
-    owner: u32,
-    sender: Sender<Option<Completion>>,
-    ended: Receiver<()>,
+/// The way of a completion to its event loop.
+enum Route {
+    #[cfg(unix)]
+    Bridge(Arc<bridge::Queue>),
+    Messenger(Sender<Option<Message>>, Py<PyAny>),
 }
 
-/// Completions are told by a thread of their own, so that waiting for the GIL never stops the I/O.
-static COMPLETIONS: Mutex<Option<Completions>> = Mutex::new(None);
-
-fn completions() -> PyResult<Sender<Option<Completion>>> {
-    let mut completions = COMPLETIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    let here = std::process::id();
-    if let Some(running) = completions.as_ref()
-        && running.owner == here
-    {
-        return Ok(running.sender.clone());
+impl Route {
+    fn to(event_loop: &Bound<'_, PyAny>) -> PyResult<Route> {
+        #[cfg(unix)]
+        if let Some(queue) = bridge::queue_of(event_loop)? {
+            return Ok(Route::Bridge(queue));
+        }
+        let messenger = messenger::messenger()?;
+        Ok(Route::Messenger(messenger, event_loop.clone().unbind()))
     }
-    let (sender, receiver) = channel::<Option<Completion>>();
-    let (ending, ended) = channel();
-    std::thread::Builder::new()
-        .name("bmdb-completions".to_owned())
-        .spawn(move || {
-            while let Ok(Some(first)) = receiver.recv() {
-                let goes_on = Python::try_attach(|py| {
-                    first(py);
-                    loop {
-                        match receiver.try_recv() {
-                            Ok(Some(next)) => next(py),
-                            Ok(None) => return false,
-                            Err(_) => return true,
-                        }
-                    }
-                });
-                // None: the interpreter is going away; nobody waits any more.
-                if goes_on != Some(true) {
-                    break;
-                }
-            }
-            let _ = ending.send(());
-        })
-        .map_err(|error| {
-            PyRuntimeError::new_err(format!("cannot start bmdb's completion thread: {error}"))
-        })?;
-    *completions = Some(Completions {
-        owner: here,
-        sender: sender.clone(),
-        ended,
-    });
-    Ok(sender)
-}
 
-/// Ends the thread that tells completions, before the interpreter takes the GIL away for good: a thread that then waits
-/// for it is ended from inside by Python, through frames of ours that nothing may unwind, and takes the process with it.
-#[pyfunction]
-pub(crate) fn stop_completions(py: Python<'_>) {
-    let running = COMPLETIONS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let Some(running) = running.filter(|running| running.owner == std::process::id()) else {
-        return;
-    };
-    drop(running.sender.send(None));
-    // It may need the GIL to come to its end. A loop that does not take what it is told cannot hold up the exit for long.
-    py.detach(move || {
-        let _ = running.ended.recv_timeout(EXIT_LIMIT);
-    });
+    fn send(self, completion: Box<dyn Completion>) {
+        match self {
+            #[cfg(unix)]
+            Route::Bridge(queue) => queue.push(completion),
+            // Nobody takes it any more when the interpreter exits.
+            Route::Messenger(messenger, event_loop) => {
+                drop(messenger.send(Some((event_loop, completion))));
+            }
+        }
+    }
 }
 
 /// Starts a future on the shared runtime and returns an asyncio future for its outcome.
@@ -202,48 +160,16 @@ where
         .import(py, "asyncio", "get_running_loop")?
         .call0()?;
     let waiting = event_loop.call_method0(intern!(py, "create_future"))?;
-    let (event_loop, promise) = (event_loop.unbind(), waiting.clone().unbind());
-    let completions = completions()?;
+    let route = Route::to(&event_loop)?;
+    let promise = waiting.clone().unbind();
     runtime()?.spawn(async move {
         let outcome = future.await;
-        let tell: Completion = Box::new(move |py| {
-            let outcome = outcome
-                .map_err(|error| to_python(py, error))
-                .and_then(|value| convert(py, value));
-            let (failed, value) = match outcome {
-                Ok(value) => (false, value),
-                Err(error) => (true, error.into_value(py).into_any()),
-            };
-            let Ok(settle) = pyo3::wrap_pyfunction!(settle, py) else {
-                return;
-            };
-            let told = event_loop.call_method1(
-                py,
-                "call_soon_threadsafe",
-                (settle, promise, failed, value),
-            );
-            if told.is_err()
-                && let Ok(runtime) = runtime()
-            {
-                drop(runtime.spawn(orphaned));
-            }
-        });
-        drop(completions.send(Some(tell)));
+        route.send(Box::new(Outcome {
+            promise,
+            outcome,
+            convert,
+            orphaned,
+        }));
     });
     Ok(waiting)
-}
-
-#[pyfunction]
-fn settle(promise: &Bound<'_, PyAny>, failed: bool, value: Bound<'_, PyAny>) -> PyResult<()> {
-    let py = promise.py();
-    if promise.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(());
-    }
-    let method = if failed {
-        intern!(py, "set_exception")
-    } else {
-        intern!(py, "set_result")
-    };
-    promise.call_method1(method, (value,))?;
-    Ok(())
 }

@@ -1,12 +1,16 @@
 //! The Python border of bmdb: conversion, and letting go of the GIL. Everything true about leases is in `bmdb-core`.
 
 mod backoff;
+#[cfg(unix)]
+mod bridge;
 mod canary;
+mod completion;
 mod connection;
 mod drive;
 mod error;
 mod foreign;
 mod limits;
+mod messenger;
 mod metrics;
 mod pace;
 mod process;
@@ -50,7 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(queries, module)?)?;
     module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
-    module.add_function(wrap_pyfunction!(drive::stop_completions, module)?)?;
+    module.add_function(wrap_pyfunction!(messenger::stop_completions, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())
