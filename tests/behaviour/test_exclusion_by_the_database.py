@@ -97,6 +97,55 @@ def test_two_inserts_by_hand_at_once(
     assert sql.execute("SELECT machine_id, process FROM work").fetchall() == [(machine, "Start")]
 
 
+class TestBatches:
+    """Many rows in one statement are looked at together, and refused together."""
+
+    INSERT = "INSERT INTO work (machine_id, process, session_id, token) SELECT unnest(%s::uuid[]), %s, %s, 1"
+
+    def test_one_held_machine_among_many_refuses_them_all(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        rack = machines(200)
+        held = session.work(START, lambda q: [rack[117]])
+        with pytest.raises(
+            psycopg.errors.ExclusionViolation, match=f'machine {rack[117]} .*under process "Start"'
+        ) as no:
+            sql.execute(self.INSERT, [rack, "Recover", session.uuid])
+        assert (no.value.diag.constraint_name, no.value.diag.table_name) == ("work_exclusion", "work")
+        held.finish()
+        sql.execute(self.INSERT, [rack, "Recover", session.uuid])
+        with pytest.raises(psycopg.errors.ExclusionViolation, match='under process "Recover", which excludes "Start"'):
+            sql.execute(self.INSERT, [rack[:2], "Start", session.uuid])
+
+    def test_rivals_in_one_statement(self, session: bmdb.Session, machines: MakeMachines, sql: Sql) -> None:
+        (machine,) = machines(1)
+        session.connection.register(START)
+        with pytest.raises(psycopg.errors.ExclusionViolation):
+            sql.execute(
+                "INSERT INTO work (machine_id, process, session_id, token)"
+                " VALUES (%(m)s, 'Start', %(s)s, 1), (%(m)s, 'Recover', %(s)s, 1)",
+                {"m": machine, "s": session.uuid},
+            )
+
+    def test_the_trigger_runs_once_a_statement(self, session: bmdb.Session, machines: MakeMachines, sql: Sql) -> None:
+        session.connection.register(START)
+        rack = machines(200)
+        sql.execute("SET track_functions = 'all'")
+        sql.execute(self.INSERT, [rack, "Recover", session.uuid])
+        sql.execute("SELECT pg_stat_force_next_flush()")
+        calls = "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'work_exclude'"
+        assert sql.execute(calls).fetchone() == (1,)
+
+    def test_what_was_held_before_it_was_declared_may_be_updated(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        (machine,) = machines(1)
+        session.work("Start", lambda q: [machine])
+        session.work("Recover", lambda q: [machine])
+        session.connection.register(START)
+        assert sql.execute("UPDATE work SET claim_id = gen_random_uuid()").rowcount == 2
+
+
 class TestSchema2:
     """A worker of the version before, which knows nothing of exclusion."""
 

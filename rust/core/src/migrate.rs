@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_leases"),
     migration!(2, "0002_tags"),
     migration!(3, "0003_processes"),
+    migration!(4, "0004_batches"),
 ];
 
 /// The version that this library was written for.
