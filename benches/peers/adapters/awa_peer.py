@@ -1,0 +1,73 @@
+"""awa-pg: a Rust core with a storage of its own, and handlers in Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from benches.peers.contract import Contract
+from benches.peers.unit import Unit, tell
+
+DISTRIBUTION = "awa-pg"
+WORKERS = 256
+CONNECTIONS = 20
+SETTING = {"": f"its asyncio client, {WORKERS} workers on one queue, {CONNECTIONS} connections, queue storage"}
+CONTRACT = Contract(
+    durable="to be verified",
+    fenced="to be verified",
+    history="to be verified",
+)
+SETTLED = "SELECT NOT EXISTS (SELECT FROM awa.jobs WHERE state NOT IN ('completed', 'failed', 'cancelled'))"
+TABLES = ()
+
+
+@dataclass
+class Nothing:
+    """A unit."""
+
+    number: int
+
+
+async def install(conninfo: str) -> None:
+    """Its migrations, and the storage that new installations are meant to use."""
+    import awa
+
+    client = awa.AsyncClient(conninfo)
+    await client.migrate()
+    await client.install_queue_storage()
+
+
+@asynccontextmanager
+async def producer(conninfo: str) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """COPY for many, insert for one."""
+    import awa
+
+    client = awa.AsyncClient(conninfo)
+
+    async def put(count: int) -> None:
+        if count == 1:
+            await client.insert(Nothing(0), queue="units")
+        else:
+            await client.enqueue_many_copy([Nothing(number) for number in range(count)], queue="units")
+
+    yield put
+
+
+async def serve(conninfo: str, unit: Unit) -> None:
+    """A client with one task."""
+    import awa
+
+    client = awa.AsyncClient(conninfo, max_connections=CONNECTIONS)
+
+    @client.task(Nothing, queue="units")
+    async def run(_: object) -> None:
+        await unit.run_async()
+
+    options = {}
+    if unit.short:
+        options = {"heartbeat_interval_ms": 500, "heartbeat_staleness_ms": 2000, "heartbeat_rescue_interval_ms": 500}
+    await client.start([("units", WORKERS)], **options)
+    tell("ready")
+    await asyncio.Event().wait()

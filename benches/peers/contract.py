@@ -1,0 +1,75 @@
+"""What an adapter says of its peer: what it promises, and where it stands in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a queue promises, as read from the SQL that it sends.
+
+    `durable`: when the end of a unit is on disk, beside the moment at which the worker takes it for ended. `fenced`: what
+    becomes of the end that somebody reports whose unit was given to another meanwhile. `history`: what is left of a unit.
+    """
+
+    durable: str
+    fenced: str
+    history: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the comparison: an adapter in one of its settings.
+
+    `runs_on`: whose interpreter the adapter needs, the peers' or bmdb's own. `tool`: a program without which it is left
+    out. `callers`: how many may be at work at once, for those who read the table.
+    """
+
+    name: str
+    module: str
+    variant: str = ""
+    runs_on: str = "peers"
+    tool: str | None = None
+    roles: frozenset[str] = frozenset({"throughput"})
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is bmdb that is measured."""
+        return self.module == "ours"
+
+
+ALL_ROLES = frozenset({"throughput", "latency", "takeover"})
+APART = frozenset({"latency"})
+ENDS = frozenset({"latency", "takeover"})
+
+ENTRIES = (
+    Entry("bmdb work_many", "ours", "batch", "bmdb"),
+    Entry("bmdb 256 tasks", "ours", "tasks", "bmdb"),
+    Entry("bmdb 64 threads", "ours", "threads", "bmdb"),
+    Entry("bmdb 4 processes", "ours", "processes", "bmdb"),
+    Entry("bmdb one caller", "ours", "single", "bmdb"),
+    Entry("bmdb callback", "ours", "callback", "bmdb"),
+    Entry("bmdb woken", "ours", "woken", "bmdb", roles=ENDS),
+    Entry("bmdb polling", "ours", "polling", "bmdb", roles=APART),
+    Entry("pgbench", "pgbench", "", "bmdb"),
+    Entry("psycopg", "hand_written", "1", roles=ALL_ROLES),
+    Entry("psycopg 16 threads", "hand_written", "16"),
+    Entry("pgqueuer", "pgqueuer_peer", roles=ALL_ROLES),
+    Entry("awa-pg", "awa_peer", roles=ALL_ROLES),
+    Entry("oban", "oban_peer", roles=ALL_ROLES),
+    Entry("chancy", "chancy_peer", roles=ALL_ROLES),
+    Entry("pgmq batch", "pgmq_peer", "batch", roles=ALL_ROLES),
+    Entry("pgmq single", "pgmq_peer", "single"),
+    Entry("dbos", "dbos_peer", roles=ALL_ROLES),
+    Entry("absurd", "absurd_peer", roles=ALL_ROLES),
+    Entry("saq", "saq_peer", roles=ALL_ROLES),
+    Entry("procrastinate", "procrastinate_peer", roles=ALL_ROLES),
+    Entry("river", "river_peer", tool="go", roles=ALL_ROLES),
+    Entry("graphile-worker", "graphile_peer", tool="npm", roles=ALL_ROLES),
+)
+
+
+def entry(name: str) -> Entry:
+    """The entry of that name. Raises KeyError."""
+    return {entry.name: entry for entry in ENTRIES}[name]
