@@ -28,7 +28,7 @@ SEED ?=
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test soak check generate bench bench-takeover lock wheel clean
+.PHONY: help venv demo test soak check generate bench bench-takeover bench-peers bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -89,6 +89,33 @@ bench: $(VENV)/.optimised ## measure, and write docs/benchmarks.md anew
 bench-takeover: $(VENV)/.optimised ## measure how soon another worker takes over, and write it into docs/guarantees.md
 	$(BIN)/python benches/takeover.py $(BENCH_ARGS)
 
+PEERS := benches/peers
+# Of the peers, oban asks for a newer Python than bmdb does; its adapter says what that comes to.
+$(PEERS)/.venv/.made: $(PEERS)/requirements.lock $(VENV)/.tools
+	[[ -x $(PEERS)/.venv/bin/python ]] || $(BIN)/python -m venv $(PEERS)/.venv
+	$(PEERS)/.venv/bin/python -m pip install --quiet --no-deps --require-hashes --ignore-requires-python --requirement $<
+	@touch $@
+
+# Programs of peers in other languages, where their tools are there; the harness says what it leaves out.
+$(PEERS)/river/bin/worker: $(PEERS)/river/main.go $(PEERS)/river/go.mod $(PEERS)/river/go.sum
+	if command -v go >/dev/null; then cd $(PEERS)/river && go build -o bin/worker .; fi
+
+$(PEERS)/graphile/node_modules/.made: $(PEERS)/graphile/package-lock.json
+	if command -v npm >/dev/null; then cd $(PEERS)/graphile && npm ci --silent --no-audit --no-fund && touch node_modules/.made; fi
+
+PEERS_MADE := $(PEERS)/.venv/.made $(PEERS)/river/bin/worker $(PEERS)/graphile/node_modules/.made
+
+bench-peers: $(VENV)/.optimised $(PEERS_MADE) ## measure bmdb beside other queues, and write docs/benchmarks.md's section of them
+	$(BIN)/python $(PEERS)/run.py $(BENCH_ARGS)
+
+bench-quick: venv $(PEERS_MADE) ## the same with few units, within three minutes; prints the ratios only
+	$(BIN)/python $(PEERS)/run.py --quick $(BENCH_ARGS)
+
+lock-peers: $(VENV)/.tools ## bring the peers' lock file up to date with its requirements.in (UPGRADE=1: newest versions)
+	$(BIN)/uv pip compile $(PEERS)/requirements.in --universal --python-version 3.12 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock-peers" --quiet \
+		$(if $(UPGRADE),--upgrade) --output-file $(PEERS)/requirements.lock
+
 lock: $(VENV)/.tools ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
@@ -98,5 +125,5 @@ wheel: $(VENV)/.tools ## build the abi3 wheel into dist
 	$(BIN)/maturin build --release $(CARGO_FLAGS) --out dist
 
 clean: ## remove all that the other targets made
-	rm -rf $(VENV) target dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/river/bin $(PEERS)/graphile/node_modules target dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find python tests tools benches examples \( -name __pycache__ -prune -o -name '*.so' \) -exec rm -rf {} +

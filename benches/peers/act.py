@@ -1,7 +1,7 @@
 """One act of an adapter, in a process of its own.
 
 act.py prepare MODULE VARIANT CONNINFO COUNT        install the schema and enqueue COUNT units
-act.py feed MODULE VARIANT CONNINFO                 enqueue one unit for each line read; tells `sent T` and `committed T`
+act.py feed MODULE VARIANT CONNINFO                 enqueue one unit a line; tells `sent T`, `committed T`
 act.py serve MODULE VARIANT CONNINFO MODE COUNT SHORT   be a worker until killed
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import shutil
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -32,11 +33,12 @@ class Failed(Exception):
 class Process:
     """An act of an adapter, and what it tells line by line."""
 
-    def __init__(self, entry: Entry, *arguments: str) -> None:
+    def __init__(self, server: Server, entry: Entry, *arguments: str) -> None:
         python = str(PEERS_PYTHON) if entry.runs_on == "peers" else sys.executable
         self._act = subprocess.Popen(
             [python, str(ACT), *arguments],
             cwd=ROOT,
+            env=os.environ | {"PEERS_PROGRAMS": str(server.programs.directory)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,7 +72,7 @@ class Process:
             del self.complaints[:-200]
 
     def next(self, word: str, seconds: float) -> float:
-        """The time of the next such word, others skipped. Raises TimeoutError, and Failed when the process has ended."""
+        """The time of the next such word, others skipped. Raises TimeoutError, and Failed after its end."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -122,7 +124,7 @@ class Arena:
     server: Server
     sql: psycopg.Connection
     postmaster: int
-    _number: int = 0
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
     @contextlib.contextmanager
@@ -136,9 +138,8 @@ class Arena:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """A new, empty database: its name. Everything of before is on disk, so that no checkpoint falls into the run."""
-        self._number += 1
-        name = f"peer_{self._number}"
+        """The name of a new, empty database. What was before is on disk: no checkpoint falls into the run."""
+        name = f"peer_{next(self._numbers)}"
         self.sql.execute(f"CREATE DATABASE {name}")
         self.sql.execute("CHECKPOINT")
         try:
@@ -152,19 +153,21 @@ class Arena:
 
     def prepare(self, entry: Entry, database: str, count: int) -> None:
         """Have the adapter install its schema and enqueue units, and the server gather its statistics of them."""
-        act = Process(entry, "prepare", entry.module, entry.variant, self.address(database), str(count))
+        act = Process(self.server, entry, "prepare", entry.module, entry.variant, self.address(database), str(count))
         act.wait(60 + count / 200)
         with psycopg.connect(self.address(database), autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
 
     def feeder(self, entry: Entry, database: str) -> Process:
         """A process that enqueues a unit for each line."""
-        return Process(entry, "feed", entry.module, entry.variant, self.address(database))
+        return Process(self.server, entry, "feed", entry.module, entry.variant, self.address(database))
 
     def worker(self, entry: Entry, database: str, mode: str, count: int = 0, short: bool = False) -> Process:
         """A worker."""
         address = self.address(database)
-        return Process(entry, "serve", entry.module, entry.variant, address, mode, str(count), "1" if short else "0")
+        return Process(
+            self.server, entry, "serve", entry.module, entry.variant, address, mode, str(count), "1" if short else "0"
+        )
 
     def alone(self, database: str) -> None:
         """Wait until nobody is connected to the database, so that its counters are complete."""

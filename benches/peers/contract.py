@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Contract:
     """What a queue promises, as read from the SQL that it sends.
 
-    `durable`: when the end of a unit is on disk, beside the moment at which the worker takes it for ended. `fenced`: what
-    becomes of the end that somebody reports whose unit was given to another meanwhile. `history`: what is left of a unit.
+    `durable`: whether the end of a unit is on disk before its worker goes on. `fenced`: what becomes of the end that
+    somebody reports whose unit was given to another meanwhile. `history`: what is left of a unit.
     """
 
     durable: str

@@ -12,7 +12,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def parse_stat(text: str) -> tuple[int, int, int]:
-    """Process id, parent and ticks, of its own and of the children that it has reaped, from a line of /proc/PID/stat."""
+    """Process id, parent, and ticks with those of reaped children, from the line in /proc/PID/stat."""
     pid, _, rest = text.partition(" (")
     fields = rest.rpartition(") ")[2].split()
     return int(pid), int(fields[1]), sum(int(ticks) for ticks in fields[11:15])

@@ -12,7 +12,7 @@ from benches.peers.contract import Contract
 from benches.peers.unit import Unit, tell
 
 DISTRIBUTION = "dbos"
-WORKERS, CONNECTIONS, POLL_SECONDS = 64, 20, 0.1
+WORKERS, CONNECTIONS, POLL_SECONDS = 256, 20, 0.05
 SETTING = {
     "": f"psycopg, {WORKERS} workflows at once, {CONNECTIONS} connections, its queue polled each {POLL_SECONDS} s"
 }

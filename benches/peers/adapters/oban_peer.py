@@ -45,7 +45,8 @@ def _usable() -> None:
             return self.source_to_code(self.get_data(self.path), self.path)
 
     package = importlib.util.find_spec("oban")
-    assert package is not None and package.submodule_search_locations is not None
+    assert package is not None
+    assert package.submodule_search_locations is not None
 
     class Finder:
         @staticmethod

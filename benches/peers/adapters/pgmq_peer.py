@@ -1,4 +1,4 @@
-"""pgmq, installed from the SQL in its Python package: a queue of messages that come back when they are not ended in time."""
+"""pgmq, from the SQL in its Python package: messages that come back when they are not ended in time."""
 
 from __future__ import annotations
 

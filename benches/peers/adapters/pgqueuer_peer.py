@@ -13,7 +13,7 @@ DISTRIBUTION = "pgqueuer"
 BATCH = 500
 SETTING = {"": f"asyncpg, uvloop, one process, one connection, batches of {BATCH}"}
 CONTRACT = Contract(
-    durable="no: ends wait in a buffer after the function has returned, then go to a log and out of the queue in one commit",
+    durable="no: ends wait in a buffer after the function has returned, then go in one commit",
     fenced="no: the end deletes by id, whoever holds the job by then",
     history="a row of pgqueuer_log for each end, folded into statistics later",
 )

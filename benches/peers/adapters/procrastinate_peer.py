@@ -11,7 +11,7 @@ from benches.peers.contract import Contract
 from benches.peers.unit import Unit, tell
 
 DISTRIBUTION = "procrastinate"
-CONCURRENCY, CONNECTIONS = 64, 20
+CONCURRENCY, CONNECTIONS = 10, 10
 SETTING = {"": f"psycopg, uvloop, concurrency {CONCURRENCY}, {CONNECTIONS} connections, LISTEN"}
 CONTRACT = Contract(
     durable="yes: each job's end is a commit of its own before its place is free",

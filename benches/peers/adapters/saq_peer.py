@@ -44,7 +44,7 @@ async def producer(conninfo: str) -> AsyncIterator[Callable[[int], Awaitable[Non
 
     async def put(count: int) -> None:
         for _ in range(count):
-            # The sweep takes back what has run for longer than its time-out; a test of it needs a short one and a retry.
+            # The sweep takes back what has run for longer than its time-out.
             await queue.enqueue("unit", timeout=10, retries=3)
 
     yield put

@@ -1,0 +1,208 @@
+"""bmdb itself: a unit is a machine that was provided and whose agent has not started; its end sets that tag."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from benches.peers.contract import Contract
+from benches.peers.unit import Unit, tell
+
+DISTRIBUTION = None
+BATCH, TASKS, THREADS, PROCESSES = 200, 256, 64, 4
+INTERVAL, SHORT_INTERVAL = 5.0, 2.0
+POLL_SECONDS = 0.25
+PROCESS = "ShepherdAgentStart"
+SETTING = {
+    "batch": f"`work_many` and `finish_many`, {BATCH} at a time, one thread",
+    "tasks": f"`work` and `finish`, {TASKS} asyncio tasks of one session, uvloop",
+    "threads": f"`work` and `finish`, {THREADS} threads of one session",
+    "processes": f"the same in {PROCESSES} processes, {THREADS} threads each",
+    "single": "`work` and `finish`, one caller",
+    "callback": f"`work`, and `finish` with a callback, {THREADS} threads of one session",
+    "woken": "a control loop, one task, woken by triggers",
+    "polling": f"a control loop, one task, no triggers and no hints, looks each {POLL_SECONDS} s",
+}
+CONTRACT = Contract(
+    durable="yes: claim and end each commit before the call returns",
+    fenced="yes: the end, its tags, and every transaction of the session are refused",
+    history="an event for each claim and each end, in the same commit",
+)
+SETTLED = (
+    "SELECT (SELECT count(*) FROM machine_provided) = (SELECT count(*) FROM machine_agent_started)"
+    " AND NOT EXISTS (SELECT FROM work)"
+)
+TABLES = ("work", "work_history", "machine_agent_started")
+
+
+async def install(conninfo: str) -> None:
+    """Its migrations."""
+    import bmdb
+
+    async with await bmdb.AsyncConnection.connect(conninfo, component="benchmark", migrate=True):
+        pass
+
+
+@asynccontextmanager
+async def producer(conninfo: str) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Provided machines."""
+    import psycopg
+
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+
+        async def put(count: int) -> None:
+            connection.execute(
+                "WITH made AS (INSERT INTO machines (machine_id) SELECT gen_random_uuid()"
+                " FROM generate_series(1, %s) RETURNING machine_id)"
+                " INSERT INTO machine_provided (machine_id, provider, provider_id)"
+                " SELECT machine_id, 'benchmark', machine_id::text FROM made",
+                [count],
+            )
+
+        yield put
+
+
+def _process() -> Any:
+    import bmdb
+
+    return bmdb.Process(PROCESS, eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)))
+
+
+def _started() -> Any:
+    import bmdb
+
+    return bmdb.set_tag("agent_started", agent_started_at=datetime.now(UTC), agent_public_key=b"key")
+
+
+def _set_started(machine: Any, q: Any) -> None:
+    q.machine_set_agent_started(machine, datetime.now(UTC), b"key")
+
+
+def _batches(conninfo: str, unit: Unit) -> None:
+    import bmdb
+
+    process = _process()
+    with bmdb.connect(conninfo, component="benchmark") as connection, connection.start_session() as session:
+        tell("ready")
+        while True:
+            try:
+                works = session.work_many(process, BATCH)
+            except bmdb.NothingToDo:
+                return
+            for _ in works:
+                unit.run()
+            for verdict in session.finish_many([(work, _started()) for work in works]):
+                if verdict is not None:
+                    raise verdict
+
+
+async def _tasks(conninfo: str, unit: Unit) -> None:
+    import bmdb
+
+    process = _process()
+
+    async def work(session: Any) -> None:
+        while True:
+            try:
+                leased = await session.work(process)
+            except bmdb.NothingToDo:
+                return
+            await unit.run_async()
+            await leased.finish(_started())
+
+    async with (
+        await bmdb.AsyncConnection.connect(conninfo, component="benchmark") as connection,
+        await connection.start_session() as session,
+    ):
+        tell("ready")
+        await asyncio.gather(*(work(session) for _ in range(TASKS)))
+
+
+def _threads(conninfo: str, unit: Unit, threads: int, with_callback: bool = False) -> None:
+    import bmdb
+
+    process = _process()
+    surprises: list[BaseException] = []
+
+    def work(session: Any) -> None:
+        try:
+            while True:
+                try:
+                    leased = session.work(process)
+                except bmdb.NothingToDo:
+                    return
+                unit.run()
+                if with_callback:
+                    leased.finish(partial(_set_started, leased.machine))
+                else:
+                    leased.finish(_started())
+        except BaseException as error:
+            surprises.append(error)
+
+    with (
+        bmdb.connect(conninfo, component="benchmark") as connection,
+        connection.start_session() as session,
+    ):
+        tell("ready")
+        crew = [threading.Thread(target=work, args=(session,)) for _ in range(threads)]
+        for one in crew:
+            one.start()
+        for one in crew:
+            one.join()
+        if surprises:
+            raise surprises[0]
+
+
+def _one_of_many(conninfo: str, count: int) -> None:
+    """A process of several: it cannot know when all have been called, so it tells when it finds nothing more."""
+    _threads(conninfo, Unit("count", count, "processes", False), THREADS)
+    tell("last")
+
+
+def _loop(conninfo: str, unit: Unit) -> None:
+    import bmdb
+
+    woken = unit.variant == "woken"
+    process: Any = bmdb.Process(
+        PROCESS, eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)), watch=woken
+    )
+    interval = SHORT_INTERVAL if unit.short else INTERVAL
+
+    async def run(_: Any) -> Any:
+        await unit.run_async()
+        return _started()
+
+    loop: Any = bmdb.loop(process, interval=interval, max_idle=INTERVAL if woken else POLL_SECONDS, rate=POLL_SECONDS)(
+        run
+    )
+    tell("ready")
+    bmdb.run([loop], conninfo, wakeup=woken)
+
+
+async def serve(conninfo: str, unit: Unit) -> None:
+    """In the way that the variant says."""
+    match unit.variant:
+        case "batch":
+            await asyncio.to_thread(_batches, conninfo, unit)
+        case "tasks":
+            await _tasks(conninfo, unit)
+        case "threads" | "callback" | "single":
+            threads = 1 if unit.variant == "single" else THREADS
+            await asyncio.to_thread(_threads, conninfo, unit, threads, unit.variant == "callback")
+        case "processes":
+            started = multiprocessing.get_context("spawn")
+            crew = [started.Process(target=_one_of_many, args=(conninfo, unit.count)) for _ in range(PROCESSES)]
+            for one in crew:
+                one.start()
+            tell("ready")
+            for one in crew:
+                await asyncio.to_thread(one.join)
+        case _:
+            _loop(conninfo, unit)
+    await asyncio.Event().wait()
