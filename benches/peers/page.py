@@ -104,8 +104,8 @@ def section(record: Record, command: str) -> str:
     samples = max((values[2] for values in record.starts.values()), default=0)
     return f"""## Beside other queues
 
-Written by `{command}`. Each works off {record.units:,} units that do nothing, enqueued beforehand, in a worker process of
-its own; {rounds} rounds, all in turn in each, median and range. Each is set as its own documentation advises for
+Written by `{command}`. Each works off {record.units:,} units that do nothing, enqueued beforehand, in a worker process
+of its own; {rounds} rounds, all in turn in each, median and range. Each is set as its own documentation advises for
 throughput. What they promise differs, and a ratio without that says little: see the contracts below.
 
 {ratios(record)}
@@ -127,12 +127,13 @@ throughput. What they promise differs, and a ratio without that says little: see
 * **CPU**: of the worker's process tree and of all server processes, in that time. **WAL and commits**: from before the
   worker's start until its connections are gone. A checkpoint precedes the enqueueing, so that the figures have next to
   no full-page images, and none falls into a run.
-* **Idle to start**: the worker idle, one unit at a time, {samples} samples; from sending the enqueueing, whose own commit
-  is therefore part of it, to the call of the function. bmdb's polling worker looks each {ours.POLL_SECONDS:g} s.
+* **Idle to start**: the worker idle, one unit at a time, {samples} samples; from sending the enqueueing, whose own
+  commit is therefore part of it, to the call of the function. bmdb's polling worker looks each
+  {ours.POLL_SECONDS:g} s.
 * **Takeover**: both workers as they are by default; from SIGKILL to the other's call, once.
-* **Late ends**: the worker is stopped (SIGSTOP) for longer than its time-outs, set as short as the queue allows; another
-  takes the unit over, and has finished it, or still runs it; the first one goes on and reports its end. *accepted*: that
-  end changed the unit's state. Once each."""
+* **Late ends**: the worker is stopped (SIGSTOP) for longer than its time-outs, set as short as the queue allows;
+  another takes the unit over, and has finished it, or still runs it; the first one goes on and reports its end.
+  *accepted*: that end changed the unit's state. Once each."""
 
 
 def plot(record: Record, path: Path) -> None:
