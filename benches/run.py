@@ -22,7 +22,9 @@ import psycopg
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benches.peers.page import MARKS  # noqa: E402
 from benches.python import calls, heartbeats, leases, memory, transactions  # noqa: E402
+from benches.python.marked import part  # noqa: E402
 from benches.python.report import Comparison, duration, number, plot, table  # noqa: E402
 from benches.python.rounds import Spread, alternate, alternate_calls, ratio  # noqa: E402
 from benches.python.server import MACHINES, Server, running  # noqa: E402
@@ -234,7 +236,10 @@ def main() -> None:
     given = " ".join(sys.argv[1:])
     command = f'make bench BENCH_ARGS="{given}"' if given else "make bench"
     text = page(server, comparisons, tables, chosen.rounds, command)
-    (chosen.output / "benchmarks.md").write_text(text)
+    document = chosen.output / "benchmarks.md"
+    # What another run found about peers stays.
+    peers = part(document.read_text(), MARKS) if document.exists() else None
+    document.write_text(f"{text}\n{peers or chr(10).join(MARKS)}\n")
     plot(comparisons, chosen.output / "benchmarks.svg")
     print(table(HEAD, [comparison.cells() for comparison in comparisons]), *tables, sep="\n\n")
     print(f"\nWritten to {chosen.output}/benchmarks.md and .svg after {time.monotonic() - started:.0f} s")

@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benches.python.holding import INTERVAL, MAX_IDLE, PROCESS  # noqa: E402
+from benches.python.marked import write  # noqa: E402
 from benches.python.report import duration, table  # noqa: E402
 from benches.python.server import Server, running  # noqa: E402
 from tests.proxy import Proxy  # noqa: E402
@@ -156,17 +156,6 @@ def row(kind: Kind, samples: list[float]) -> tuple[str, ...]:
     return (kind.name, str(len(ordered)), *figures, f"≤ {kind.limit:g} s", verdict)
 
 
-def write(text: str) -> None:
-    """Put the text between the marks of the document."""
-    before, after = MARKS
-    old = DOCUMENT.read_text()
-    pattern = re.compile(re.escape(before) + ".*?" + re.escape(after), re.DOTALL)
-    new, count = pattern.subn(lambda _: f"{before}\n{text}\n{after}", old)
-    if count != 1:
-        raise SystemExit(f"{DOCUMENT} has no place between {before} and {after}")
-    DOCUMENT.write_text(new)
-
-
 def main() -> None:
     """Measure, print, and write it down."""
     parser = argparse.ArgumentParser(description="Measure takeovers and write them into docs/guarantees.md.")
@@ -200,7 +189,7 @@ def main() -> None:
     )
     print(text)
     if not chosen.dry:
-        write(text)
+        write(DOCUMENT, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benches.peers.expected import comparisons, starts
 from benches.peers.record import Record
 from benches.peers.takeover import LIMIT_SECONDS
 from benches.peers.versions import all_versions
-from benches.python.report import duration, number, table
+from benches.python.report import drawn, duration, number, table
 from benches.python.rounds import Spread
 from pygal.style import Style
 
@@ -162,7 +162,7 @@ def plot(record: Record, path: Path) -> None:
     chart.x_labels = [name for _, name in rates]
     chart.add("bmdb", _of(rates, True))
     chart.add("others", _of(rates, False))
-    path.write_text(chart.render(is_unicode=True) + "\n")
+    path.write_text(drawn(chart))
 
 
 def _of(rates: Sequence[tuple[float, str]], bmdb: bool) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,4 +100,9 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     chart.x_labels = [comparison.subject for comparison in limited]
     chart.add("within", [share if share <= 1 else None for share in shares])
     chart.add("beyond", [share if share > 1 else None for share in shares])
-    path.write_text(chart.render(is_unicode=True) + "\n")
+    path.write_text(drawn(chart))
+
+
+def drawn(chart: pygal.Graph) -> str:
+    """A chart as SVG without the script that pygal puts into each."""
+    return re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL) + "\n"

@@ -18,7 +18,7 @@ SETTING = {
 }
 CONTRACT = Contract(
     durable="yes: each workflow's outcome is a commit of its own",
-    fenced="to be verified",
+    fenced="the end only: the workflow must still be owned by the execution that ends it",
     history="the workflow's row stays, with its input and its outcome",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED'))"
