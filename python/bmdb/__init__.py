@@ -9,6 +9,7 @@ from bmdb._sync.connection import Connection, connect
 from bmdb._sync.queries import Queries
 from bmdb._sync.session import Session
 from bmdb._sync.work import Work
+from bmdb.eligibility import Change, Eligibility, clear_tag, eligible, set_tag
 from bmdb.errors import (
     AmbiguousCommitError,
     Cancel,
@@ -38,10 +39,12 @@ __all__ = [
     "AsyncWork",
     "Backoff",
     "Cancel",
+    "Change",
     "ConfigError",
     "Connection",
     "ConnectionFailedError",
     "DatabaseError",
+    "Eligibility",
     "Error",
     "LeaseLostError",
     "Loop",
@@ -60,7 +63,10 @@ __all__ = [
     "WorkConflictError",
     "WorkStateError",
     "__version__",
+    "clear_tag",
     "connect",
+    "eligible",
     "loop",
     "run",
+    "set_tag",
 ]

@@ -1,3 +1,4 @@
+from asyncio import Future
 from collections.abc import Awaitable, Iterator, Sequence
 from datetime import timedelta
 from typing import (
@@ -5,6 +6,7 @@ from typing import (
     Literal,
     NoReturn,
     Protocol,
+    Self,
     SupportsFloat,
     SupportsIndex,
     TypeAlias,
@@ -15,11 +17,14 @@ from typing import (
 )
 from uuid import UUID
 
-from bmdb.errors import AmbiguousCommitError
+from bmdb.errors import AmbiguousCommitError, Error
 
 __all__ = [
     "Backoff",
+    "Batches",
+    "Change",
     "Connection",
+    "Eligibility",
     "ForeignTransaction",
     "Pace",
     "RetryMachine",
@@ -186,6 +191,7 @@ class Connection:
         backoff: Backoff | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        changed: Sequence[Change] = ...,
     ) -> Transaction: ...
     def foreign(
         self, session: Session, isolation: str | None = None, max_retries: int | None = None
@@ -200,7 +206,10 @@ class Connection:
         backoff: Backoff | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        changed: Sequence[Change] = ...,
     ) -> ForeignTransaction: ...
+    @property
+    def batches(self) -> Batches: ...
     def database(self) -> tuple[int, str]: ...
     @property
     def known_database(self) -> tuple[int, str] | None: ...
@@ -325,6 +334,60 @@ class Work:
     @backoff.setter
     def backoff(self, value: Backoff | None) -> None: ...
     def touch(self) -> None: ...
+
+@final
+class Eligibility:
+    def __new__(
+        cls,
+        having: tuple[str, ...],
+        lacking: tuple[str, ...],
+        condition: str | None,
+        params: tuple[object, ...],
+        order: str | None,
+        sql: str | None,
+    ) -> Self: ...
+    @property
+    def having(self) -> tuple[str, ...]: ...
+    @property
+    def lacking(self) -> tuple[str, ...]: ...
+    @property
+    def where(self) -> str | None: ...
+    @property
+    def params(self) -> tuple[object, ...]: ...
+    @property
+    def order_by(self) -> str | None: ...
+    @property
+    def sql(self) -> str | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Change:
+    def __new__(cls, tag: str, values: dict[str, object] | None) -> Self: ...
+    @property
+    def tag(self) -> str: ...
+    @property
+    def values(self) -> dict[str, object] | None: ...
+
+_End: TypeAlias = tuple[Work, str, list[Change], str | None, Backoff | None]
+
+@final
+class Batches:
+    def claim(self, session: Session, process: str, eligibility: Eligibility, limit: int) -> list[Work]: ...
+    def claim_async(
+        self, session: Session, process: str, eligibility: Eligibility, limit: int
+    ) -> Future[list[Work]]: ...
+    def end(
+        self, work: Work, kind: str, changed: list[Change], cause: str | None = None, backoff: Backoff | None = None
+    ) -> None: ...
+    def end_async(
+        self, work: Work, kind: str, changed: list[Change], cause: str | None = None, backoff: Backoff | None = None
+    ) -> Future[None]: ...
+    def end_many(self, ends: Sequence[_End]) -> list[Error | None]: ...
+    def end_many_async(self, ends: Sequence[_End]) -> Future[list[Error | None]]: ...
+    def prepare(self, kind: str, changed: list[Change]) -> None: ...
+    def prepare_async(self, kind: str, changed: list[Change]) -> Awaitable[None]: ...
+    def statements(self, eligibility: Eligibility) -> tuple[str, str, str, str]: ...
 
 def missing_schema(cause: str) -> str: ...
 def restart_savepoint() -> tuple[str, str, str]: ...

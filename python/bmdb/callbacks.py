@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from bmdb._core import Change
 from bmdb.errors import NothingToDo, WorkStateError
 
 
-def check_callback(fn: Callable[..., object], *, asynchronous: bool) -> None:
+def check_callback(fn: Any, *, asynchronous: bool) -> None:
     """Refuses, before anything begins, what cannot serve as a callback.
 
     Raises TypeError for what is not callable, for a generator function (nothing in it would run), and for an
@@ -23,6 +24,24 @@ def check_callback(fn: Callable[..., object], *, asynchronous: bool) -> None:
         raise TypeError("the callback is a generator function, so calling it runs nothing: return a list instead")
     if not asynchronous and inspect.iscoroutinefunction(called):
         raise TypeError("the callback is an async def, which this sync method cannot await: use the Async classes")
+
+
+def ending_parts(parts: tuple[object, ...], *, asynchronous: bool) -> tuple[Callable[[Any], Any] | None, list[Change]]:
+    """What an end is to write: the callback, if there is one, and the changes of tags.
+
+    Raises TypeError for anything else, and for a second callback.
+    """
+    callback: Callable[[Any], Any] | None = None
+    changes: list[Change] = []
+    for part in parts:
+        if isinstance(part, Change):
+            changes.append(part)
+        elif callback is not None:
+            raise TypeError("an end has one callback: do both in it")
+        else:
+            check_callback(part, asynchronous=asynchronous)
+            callback = cast(Callable[[Any], Any], part)
+    return callback, changes
 
 
 def check_result(result: object) -> None:

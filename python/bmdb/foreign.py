@@ -145,7 +145,7 @@ class Identity(NamedTuple):
 def identity_of(database: tuple[Any, ...], server: tuple[Any, ...]) -> Identity:
     """From the rows of `server/database.sql` and `server/identity.sql`."""
     name, system = database
-    incarnation, _, _, _, timeline = server
+    incarnation, _, _, _, _, timeline = server
     return Identity((system, name), None if timeline is None else int(timeline, 16), incarnation)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bmdb import _core
-from bmdb._core import Backoff
+from bmdb._core import Backoff, Eligibility
 from bmdb.durations import positive_seconds
 
-__all__ = ["Process", "name_of"]
+__all__ = ["Process", "eligibility_of", "name_of"]
 
 _DEFAULT_BACKOFF = Backoff(60, 3600, 2)
 
@@ -29,6 +29,11 @@ class Process:
     * `quarantine_after`: after so many lost holders in a row a machine is left alone until somebody releases it
       (`Connection.release_quarantine`). None: never.
 
+    * `eligible`: which machines need it, as `bmdb.eligible(...)`; then `work()` needs no callback. None: `work()` is
+      told.
+    * `watch`: whether triggers on the tags that `eligible` names tell at once of machines that become eligible; see
+      docs/processes.md.
+
     Exclusions, crash backoff and quarantine are kept in the database, and hold for every worker: see
     `Connection.register`.
 
@@ -41,6 +46,8 @@ class Process:
     max_hold: float | None
     crash_backoff: Backoff | None
     quarantine_after: int | None
+    eligible: Eligibility | None
+    watch: bool
 
     def __init__(
         self,
@@ -50,6 +57,8 @@ class Process:
         max_hold: float | timedelta | None = None,
         crash_backoff: Backoff | None = None,
         quarantine_after: int | None = None,
+        eligible: Eligibility | None = None,
+        watch: bool = True,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
@@ -57,6 +66,10 @@ class Process:
             raise TypeError(f"backoff must be a Backoff, not {type(backoff).__name__}")
         if crash_backoff is not None and not isinstance(crash_backoff, Backoff):
             raise TypeError(f"crash_backoff must be a Backoff or None, not {type(crash_backoff).__name__}")
+        if eligible is not None and not isinstance(eligible, Eligibility):
+            raise TypeError(f"eligible must be made by bmdb.eligible() or None, not {type(eligible).__name__}")
+        if not isinstance(watch, bool):
+            raise TypeError(f"watch must be a bool, not {type(watch).__name__}")
         set_field = object.__setattr__
         # An enumeration's member is stored as the text that it is.
         set_field(self, "name", str.__str__(name))
@@ -66,6 +79,8 @@ class Process:
         set_field(self, "max_hold", positive_seconds("max_hold", max_hold))
         set_field(self, "crash_backoff", crash_backoff)
         set_field(self, "quarantine_after", _losses(quarantine_after))
+        set_field(self, "eligible", eligible)
+        set_field(self, "watch", watch)
 
     def __str__(self) -> str:
         return self.name
@@ -78,6 +93,17 @@ def name_of(process: str | Process) -> str:
     if isinstance(process, str):
         return str.__str__(process)
     raise TypeError(f"process must be a str or a Process, not {type(process).__name__}")
+
+
+def eligibility_of(process: object, given: object) -> Eligibility | None:
+    """The eligibility given in place of a callback, else the process's own; None when a callback is given."""
+    if isinstance(given, Eligibility):
+        return given
+    if given is not None:
+        return None
+    if isinstance(process, Process) and process.eligible is not None:
+        return process.eligible
+    raise TypeError("which machines? Give the Process eligible=, or pass bmdb.eligible(…) or a callback")
 
 
 def _excluded(name: str, excludes: object) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "rust" / "core"
 
-PURE = ("backoff", "hold", "lease", "pace", "retry", "sqlstate", "value")
-# What the pure modules may name of the crate: each other, and the error that everything answers with.
-KNOWN_TO_PURE = {*PURE, "error"}
+PURE = ("backoff", "eligibility", "hold", "lease", "pace", "retry", "sqlstate", "tag", "value")
+# What the pure modules may name of the crate: each other, texts of statements, and the error that all answer with.
+KNOWN_TO_PURE = {*PURE, "error", "queries"}
 IMPURE = re.compile(
     r"\b(?:tokio\w*|rustls\w*|rustix|fastrand)::"
     r"|\bstd::(?:env|fs|process|thread)\b"
@@ -30,7 +30,7 @@ RANKS = [
     {"session"},
     {"settle", "transaction"},
     {"collect", "process", "work"},
-    {"foreign", "overdue"},
+    {"batch", "foreign", "overdue"},
     {"heartbeat"},
     {"connection"},
 ]

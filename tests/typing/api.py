@@ -59,7 +59,7 @@ def sessions(session: bmdb.Session) -> None:
     assert_type(session.transact(lambda q: q.new_machine(), isolation="serializable", max_retries=3), Machine)
     assert_type(session.work("Process", lambda q: [UUID(int=7)]), bmdb.Work)
     session.transact(retrieve, isolation=7)  # type: ignore[call-overload]
-    session.work(retrieve)  # type: ignore[call-arg, arg-type]
+    session.work(retrieve)  # type: ignore[arg-type]
 
 
 def foreign_connections(

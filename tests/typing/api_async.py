@@ -139,7 +139,7 @@ async def sessions(session: bmdb.AsyncSession) -> None:
     session.on_expired(lambda lost: assert_type(lost, bmdb.AsyncSession))
     assert_type(await session.work("Process", retrieve), bmdb.AsyncWork)
     assert_type(await session.work(bmdb.Process("Process"), lambda q: [UUID(int=7)], max_hold=60), bmdb.AsyncWork)
-    await session.work(retrieve)  # type: ignore[call-arg, arg-type]
+    await session.work(retrieve)  # type: ignore[arg-type]
 
 
 async def works(work: bmdb.AsyncWork) -> None:

@@ -53,6 +53,7 @@ class AsyncConnection(Unique):
 
     def __init__(self, core: _core.Connection, conninfo: str, server: EmbeddedServer | None) -> None:
         self._core = core
+        self._batches = core.batches
         self._conninfo = conninfo
         self._server = server
         self._owner = os.getpid()

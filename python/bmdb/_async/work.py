@@ -12,13 +12,13 @@ from bmdb import _core
 from bmdb._async.foreign import foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
-from bmdb._core import Backoff
+from bmdb._core import Backoff, Change
 
 # async only
-from bmdb.background import given_back
+from bmdb.background import decided, given_back
 
 # end async only
-from bmdb.callbacks import check_callback
+from bmdb.callbacks import Nesting, ending_parts
 from bmdb.errors import Error, LeaseLostError, SessionExpiredError
 
 # async only
@@ -145,8 +145,8 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncQueries], Any] | Change,
         connection: None = None,
         engine: None = None,
         isolation: str | None = None,
@@ -156,8 +156,8 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncPsycopgQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncPsycopgQueries], Any] | Change,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
         isolation: str | None = None,
@@ -167,8 +167,8 @@ class AsyncWork(Unique):
     @overload
     async def finish(
         self,
-        commit: Callable[[AsyncOrmQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncOrmQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncOrmQueries], Any] | Change,
         connection: None = None,
         engine: SaEngine,
         isolation: str | None = None,
@@ -177,28 +177,31 @@ class AsyncWork(Unique):
 
     async def finish(
         self,
-        commit: Callable[[Any], Any] | None = None,
-        *,
+        commit: Callable[[Any], Any] | Change | None = None,
+        *changes: Callable[[Any], Any] | Change,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        """Ends the work as done: frees the machine, forgives its backoff, and writes what `commit` writes.
+        """Ends the work as done: frees the machine, forgives its backoff, and writes what it is given to write.
 
-        `commit` gets the queries of that one transaction and should set the tags that keep the machine from being
-        retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
-        active, and may be ended again, unless it was lost.
+        That should be the tags that keep the machine from being claimed again: `bmdb.set_tag(…)` and
+        `bmdb.clear_tag(…)`, any number of them, or a callback that gets the queries of that one transaction, or both,
+        in any order. Without a callback ends that come together are committed together, which is faster; each still
+        returns once it is durable itself, with its own error. A callback may run many times, and never once the lease
+        is lost. After an error the work is still active, and may be ended again, unless it was lost.
 
-        `connection`, `engine`, `isolation` and `max_retries` are as in `AsyncSession.transact`. Without `commit` the
+        `connection`, `engine`, `isolation` and `max_retries` are as in `AsyncSession.transact`. Without a callback the
         transaction runs at "read committed".
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         A CancelledError or KeyboardInterrupt has the attribute `committed` as in `transact`.
         """
+        parts = (*changes, commit) if commit is not None else changes
         await self._end(
-            "finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries
+            "finish", parts, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries
         )
 
     @overload
@@ -206,7 +209,7 @@ class AsyncWork(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[AsyncQueries], Any] | None = None,
         connection: None = None,
         engine: None = None,
@@ -217,7 +220,7 @@ class AsyncWork(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
@@ -228,7 +231,7 @@ class AsyncWork(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[AsyncOrmQueries], Any] | None = None,
         connection: None = None,
         engine: SaEngine,
@@ -238,7 +241,7 @@ class AsyncWork(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[Any], Any] | None = None,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -247,14 +250,15 @@ class AsyncWork(Unique):
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says, by default `work.backoff`; without either it stays as it was,
-        one second at least, and a warning is logged. `commit`, `connection` and `engine` are as in `finish`;
-        raises as `finish` does.
+        one second at least, and a warning is logged. `changes` of tags, `commit`, `connection` and `engine` are as in
+        `finish`; raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        await self._end("fail", commit, connection=connection, engine=engine, cause=cause, backoff=backoff)
+        parts = (*changes, commit) if commit is not None else changes
+        await self._end("fail", parts, connection=connection, engine=engine, cause=cause, backoff=backoff)
         if backoff is None and self.backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -266,8 +270,8 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncQueries], Any] | Change,
         connection: None = None,
         engine: None = None,
     ) -> None: ...
@@ -275,8 +279,8 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncPsycopgQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncPsycopgQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncPsycopgQueries], Any] | Change,
         connection: psycopg.AsyncConnection[Any],
         engine: None = None,
     ) -> None: ...
@@ -284,31 +288,31 @@ class AsyncWork(Unique):
     @overload
     async def cancel(
         self,
-        commit: Callable[[AsyncOrmQueries], Any] | None = None,
-        *,
+        commit: Callable[[AsyncOrmQueries], Any] | Change | None = None,
+        *changes: Callable[[AsyncOrmQueries], Any] | Change,
         connection: None = None,
         engine: SaEngine,
     ) -> None: ...
 
     async def cancel(
         self,
-        commit: Callable[[Any], Any] | None = None,
-        *,
+        commit: Callable[[Any], Any] | Change | None = None,
+        *changes: Callable[[Any], Any] | Change,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
     ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
-        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With `commit`,
-        which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
+        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With something
+        to write in the same transaction, as in `finish`, they are raised as by that, also for work that has ended.
         """
         if commit is not None:
-            await self._end("cancel", commit, connection=connection, engine=engine)
+            await self._end("cancel", (*changes, commit), connection=connection, engine=engine)
             return
         if self.state != "active":
             return
         try:
-            await self._end("cancel", None, connection=connection, engine=engine)
+            await self._end("cancel", (), connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -317,7 +321,7 @@ class AsyncWork(Unique):
     async def _end(
         self,
         kind: str,
-        commit: Callable[[Any], Any] | None,
+        parts: tuple[object, ...],
         *,
         connection: psycopg.AsyncConnection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -326,28 +330,24 @@ class AsyncWork(Unique):
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        if commit is not None:
-            # async only
-            check_callback(commit, asynchronous=True)
-            # end async only
-            # sync only
-            # check_callback(commit, asynchronous=False)
-            # end sync only
         # async only
+        commit, changes = ending_parts(parts, asynchronous=True)
         self._ends += 1
         try:
-            await self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+            await self._end_by(kind, commit, changes, connection, engine, cause, backoff, isolation, max_retries)
         finally:
             self._ends -= 1
         # end async only
         # sync only
-        # self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+        # commit, changes = ending_parts(parts, asynchronous=False)
+        # self._end_by(kind, commit, changes, connection, engine, cause, backoff, isolation, max_retries)
         # end sync only
 
     async def _end_by(
         self,
         kind: str,
         commit: Callable[[Any], Any] | None,
+        changes: list[Change],
         connection: psycopg.AsyncConnection[Any] | None,
         engine: SaEngine | None,
         cause: str | None,
@@ -356,7 +356,20 @@ class AsyncWork(Unique):
         max_retries: int | None,
     ) -> None:
         core = self._session.connection._core
-        prepare = core.ending if connection is None and engine is None else core.foreign_ending
+        own = connection is None and engine is None
+        if own and commit is None and isolation is None and max_retries is None:
+            with Nesting(core):
+                # async only
+                await decided(self._session.connection._batches.end_async(self._core, kind, changes, cause, backoff))
+                # end async only
+                # sync only
+                # self._session.connection._batches.end(self._core, kind, changes, cause, backoff)
+                # end sync only
+            return
+        if changes:
+            with Nesting(core):
+                await self._session.connection._batches.prepare_async(kind, changes)
+        prepare = core.ending if own else core.foreign_ending
         made = prepare(
             self._core,
             kind,
@@ -365,6 +378,7 @@ class AsyncWork(Unique):
             backoff=backoff,
             isolation=isolation,
             max_retries=max_retries,
+            changed=changes,
         )
         if isinstance(made, _core.Transaction):
             await run(core, made, commit or nothing)

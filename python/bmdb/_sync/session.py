@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from bmdb import _core
+from bmdb._core import Change, Eligibility
 from bmdb._sync.foreign import PsycopgQueries, foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.durations import positive_seconds
-from bmdb.errors import Error, NothingToDo, WorkConflictError
+from bmdb.eligibility import lease_limit
+from bmdb.errors import Error, NothingToDo, WorkConflictError, WorkStateError
 from bmdb.identity import Unique
-from bmdb.process import Process, name_of
+from bmdb.process import Process, eligibility_of, name_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -169,7 +171,7 @@ class Session(Unique):
     def work(
         self,
         process: str | Process,
-        retrieve: Callable[[Queries], Any],
+        retrieve: Callable[[Queries], Any] | Eligibility | None = None,
         *,
         max_hold: float | timedelta | None = None,
         isolation: str | None = None,
@@ -177,11 +179,15 @@ class Session(Unique):
     ) -> Work:
         """Leases a machine that needs `process`: a `Process`, which is registered the first time, or just its name.
 
-        `retrieve` gets the queries of a transaction and returns machine ids, or rows that have a `machine_id`. The
-        first of them is leased that nobody holds under this process, or under one that excludes it or that it excludes,
-        and that is not in quarantine. It may run many times and should only read. The transaction has one snapshot for
-        retrieval and lease: at "read committed" it runs at "repeatable read", and a machine that somebody leased or
-        finished meanwhile is never leased by mistake.
+        Which machines do is declared by `bmdb.eligible(…)`, as the `Process`'s or in place of `retrieve`. The core then
+        claims by itself, at "read committed": calls that come while a claim is under way are served by the next one
+        together, and a call that is alone goes out at once. `isolation` and `max_retries` are for callbacks only.
+
+        Or `retrieve` says it, a callback. It gets the queries of a transaction and returns machine ids, or rows that
+        have a `machine_id`. The first of them is leased that nobody holds under this process, or under one that
+        excludes it or that it excludes, and that is not in quarantine. It may run many times and should only read. The
+        transaction has one snapshot for retrieval and lease: at "read committed" it runs at "repeatable read", and a
+        machine that somebody leased or finished meanwhile is never leased by mistake.
 
         When there is nothing to do, expired sessions are collected, at most once a second, and `retrieve` runs again.
 
@@ -196,9 +202,85 @@ class Session(Unique):
         returned are taken in one of these ways, DatabaseError with constraint `work_machine_fkey` for a machine that
         does not exist, ValueError for a process name that is empty or over 128 bytes, and otherwise as `transact`.
         """
-        check_callback(retrieve, asynchronous=False)
+        eligibility = eligibility_of(process, retrieve)
+        if eligibility is None:
+            check_callback(retrieve, asynchronous=False)
         hold = positive_seconds("max_hold", max_hold)
-        return self._lease(process, retrieve, hold, isolation, max_retries)
+        if eligibility is not None:
+            return self._lease_eligible(process, eligibility, hold)
+        return self._lease(process, cast(Any, retrieve), hold, isolation, max_retries)
+
+    def work_many(
+        self,
+        process: str | Process,
+        limit: int,
+        eligible: Eligibility | None = None,
+        *,
+        max_hold: float | timedelta | None = None,
+    ) -> list[Work]:
+        """Leases up to `limit` machines at once, 1 to 500: at least one, and fewer than `limit` when no more are found.
+
+        `eligible` says which machines need `process`; by default what the `Process` declares. Leases that are not ended
+        by `finish_many`, or one by one, go with the session. `max_hold` and what it raises are as for `work`; there is
+        no WorkConflictError.
+        """
+        eligibility = eligibility_of(process, eligible)
+        if eligibility is None:
+            raise TypeError("work_many needs an eligibility: give the Process one, or pass bmdb.eligible(…)")
+        return self._lease_many(process, eligibility, lease_limit(limit), positive_seconds("max_hold", max_hold))
+
+    def _lease_eligible(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> Work:
+        return self._lease_many(process, eligibility, 1, hold)[0]
+
+    def _lease_many(
+        self, process: str | Process, eligibility: Eligibility, limit: int, hold: float | None
+    ) -> list[Work]:
+        name = name_of(process)
+        if isinstance(process, Process) and process not in self._connection._processes:
+            self._connection.register(process)
+        with Nesting(self._connection._core):
+            claimed = self._claim_eligible(name, eligibility, limit)
+        if not claimed and self._collect_if_due():
+            with Nesting(self._connection._core):
+                claimed = self._claim_eligible(name, eligibility, limit)
+        if not claimed:
+            raise NothingToDo(f"no machine is eligible for process {name!r} now")
+        if isinstance(process, Process):
+            hold = hold if hold is not None else process.max_hold
+            for work in claimed:
+                work.backoff = process.backoff
+        if hold is not None:
+            for work in claimed:
+                self._connection._core.hold(work, hold)
+        return [Work(self, work) for work in claimed]
+
+    def _claim_eligible(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
+        return self._connection._batches.claim(self._core, name, eligibility, limit)
+
+    def finish_many(self, works: Iterable[Work | tuple[Work | Change, ...]]) -> list[Error | None]:
+        """Finishes many at once: works, or tuples of a work and the changes of its tags, `(work, bmdb.set_tag(…), …)`.
+
+        Answers a list as long: for each None once its finish is durable, or the error that `work.finish` would have
+        raised. One that fails does not keep the others. Raises TypeError for something else in `works`, before anything
+        is done, and errors that concern none of them in particular.
+        """
+        ends = [self._finish_of(each) for each in works]
+        batches = self._connection._batches
+        if not ends:
+            return []
+        with Nesting(self._connection._core):
+            return batches.end_many(ends)
+
+    def _finish_of(self, each: object) -> tuple[_core.Work, str, list[Change], None, None]:
+        work, *changes = each if isinstance(each, tuple) else (each,)
+        if not isinstance(work, Work):
+            raise TypeError(f"finish_many takes works, or tuples that begin with one, not {type(work).__name__}")
+        if work.session.connection is not self._connection:
+            raise WorkStateError("finish_many takes works of its own connection only")
+        for change in changes:
+            if not isinstance(change, Change):
+                raise TypeError(f"after a work come changes of tags, not {type(change).__name__}")
+        return work._core, "finish", changes, None, None
 
     def _lease(
         self,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
 from bmdb import _core
-from bmdb._core import Backoff
+from bmdb._core import Backoff, Change
 from bmdb._sync.foreign import foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
-from bmdb.callbacks import check_callback
+from bmdb.callbacks import Nesting, ending_parts
 from bmdb.errors import Error, LeaseLostError, SessionExpiredError
 from bmdb.identity import Unique
 
@@ -119,8 +119,8 @@ class Work(Unique):
     @overload
     def finish(
         self,
-        commit: Callable[[Queries], Any] | None = None,
-        *,
+        commit: Callable[[Queries], Any] | Change | None = None,
+        *changes: Callable[[Queries], Any] | Change,
         connection: None = None,
         engine: None = None,
         isolation: str | None = None,
@@ -130,8 +130,8 @@ class Work(Unique):
     @overload
     def finish(
         self,
-        commit: Callable[[PsycopgQueries], Any] | None = None,
-        *,
+        commit: Callable[[PsycopgQueries], Any] | Change | None = None,
+        *changes: Callable[[PsycopgQueries], Any] | Change,
         connection: psycopg.Connection[Any],
         engine: None = None,
         isolation: str | None = None,
@@ -141,8 +141,8 @@ class Work(Unique):
     @overload
     def finish(
         self,
-        commit: Callable[[OrmQueries], Any] | None = None,
-        *,
+        commit: Callable[[OrmQueries], Any] | Change | None = None,
+        *changes: Callable[[OrmQueries], Any] | Change,
         connection: None = None,
         engine: SaEngine,
         isolation: str | None = None,
@@ -151,34 +151,37 @@ class Work(Unique):
 
     def finish(
         self,
-        commit: Callable[[Any], Any] | None = None,
-        *,
+        commit: Callable[[Any], Any] | Change | None = None,
+        *changes: Callable[[Any], Any] | Change,
         connection: psycopg.Connection[Any] | None = None,
         engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        """Ends the work as done: frees the machine, forgives its backoff, and writes what `commit` writes.
+        """Ends the work as done: frees the machine, forgives its backoff, and writes what it is given to write.
 
-        `commit` gets the queries of that one transaction and should set the tags that keep the machine from being
-        retrieved again. It may run many times, and never once the lease is lost. After an error the work is still
-        active, and may be ended again, unless it was lost.
+        That should be the tags that keep the machine from being claimed again: `bmdb.set_tag(…)` and
+        `bmdb.clear_tag(…)`, any number of them, or a callback that gets the queries of that one transaction, or both,
+        in any order. Without a callback ends that come together are committed together, which is faster; each still
+        returns once it is durable itself, with its own error. A callback may run many times, and never once the lease
+        is lost. After an error the work is still active, and may be ended again, unless it was lost.
 
-        `connection`, `engine`, `isolation` and `max_retries` are as in `Session.transact`. Without `commit` the
+        `connection`, `engine`, `isolation` and `max_retries` are as in `Session.transact`. Without a callback the
         transaction runs at "read committed".
 
         Raises LeaseLostError or SessionExpiredError when the lease is gone (nothing is written), WorkStateError when
         the work has ended already, AmbiguousCommitError when the outcome cannot be found out, and what `commit` raised.
         A CancelledError or KeyboardInterrupt has the attribute `committed` as in `transact`.
         """
-        self._end("finish", commit, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries)
+        parts = (*changes, commit) if commit is not None else changes
+        self._end("finish", parts, connection=connection, engine=engine, isolation=isolation, max_retries=max_retries)
 
     @overload
     def fail(
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[Queries], Any] | None = None,
         connection: None = None,
         engine: None = None,
@@ -189,7 +192,7 @@ class Work(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[PsycopgQueries], Any] | None = None,
         connection: psycopg.Connection[Any],
         engine: None = None,
@@ -200,7 +203,7 @@ class Work(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[OrmQueries], Any] | None = None,
         connection: None = None,
         engine: SaEngine,
@@ -210,7 +213,7 @@ class Work(Unique):
         self,
         cause: str,
         backoff: Backoff | None = None,
-        *,
+        *changes: Change,
         commit: Callable[[Any], Any] | None = None,
         connection: psycopg.Connection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -219,14 +222,15 @@ class Work(Unique):
 
         `cause` is for people: kept in history and beside the backoff, cut to 8 KiB; ValueError if it contains NUL. The
         period grows from the last one as `backoff` says, by default `work.backoff`; without either it stays as it was,
-        one second at least, and a warning is logged. `commit`, `connection` and `engine` are as in `finish`;
-        raises as `finish` does.
+        one second at least, and a warning is logged. `changes` of tags, `commit`, `connection` and `engine` are as in
+        `finish`; raises as `finish` does.
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
-        self._end("fail", commit, connection=connection, engine=engine, cause=cause, backoff=backoff)
+        parts = (*changes, commit) if commit is not None else changes
+        self._end("fail", parts, connection=connection, engine=engine, cause=cause, backoff=backoff)
         if backoff is None and self.backoff is None:
             _LOGGER.warning(
                 "work %s on machine %s failed without a backoff: its period stays at %d s",
@@ -238,8 +242,8 @@ class Work(Unique):
     @overload
     def cancel(
         self,
-        commit: Callable[[Queries], Any] | None = None,
-        *,
+        commit: Callable[[Queries], Any] | Change | None = None,
+        *changes: Callable[[Queries], Any] | Change,
         connection: None = None,
         engine: None = None,
     ) -> None: ...
@@ -247,8 +251,8 @@ class Work(Unique):
     @overload
     def cancel(
         self,
-        commit: Callable[[PsycopgQueries], Any] | None = None,
-        *,
+        commit: Callable[[PsycopgQueries], Any] | Change | None = None,
+        *changes: Callable[[PsycopgQueries], Any] | Change,
         connection: psycopg.Connection[Any],
         engine: None = None,
     ) -> None: ...
@@ -256,31 +260,31 @@ class Work(Unique):
     @overload
     def cancel(
         self,
-        commit: Callable[[OrmQueries], Any] | None = None,
-        *,
+        commit: Callable[[OrmQueries], Any] | Change | None = None,
+        *changes: Callable[[OrmQueries], Any] | Change,
         connection: None = None,
         engine: SaEngine,
     ) -> None: ...
 
     def cancel(
         self,
-        commit: Callable[[Any], Any] | None = None,
-        *,
+        commit: Callable[[Any], Any] | Change | None = None,
+        *changes: Callable[[Any], Any] | Change,
         connection: psycopg.Connection[Any] | None = None,
         engine: SaEngine | None = None,
     ) -> None:
         """Gives the machine back as if the work had not begun; does nothing if the work has ended.
 
-        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With `commit`,
-        which writes something in the same transaction, they are raised as by `finish`, also for work that has ended.
+        Errors are logged, not raised: if the lease cannot be given back now, it goes with its session. With something
+        to write in the same transaction, as in `finish`, they are raised as by that, also for work that has ended.
         """
         if commit is not None:
-            self._end("cancel", commit, connection=connection, engine=engine)
+            self._end("cancel", (*changes, commit), connection=connection, engine=engine)
             return
         if self.state != "active":
             return
         try:
-            self._end("cancel", None, connection=connection, engine=engine)
+            self._end("cancel", (), connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
             _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
         except Error as error:
@@ -289,7 +293,7 @@ class Work(Unique):
     def _end(
         self,
         kind: str,
-        commit: Callable[[Any], Any] | None,
+        parts: tuple[object, ...],
         *,
         connection: psycopg.Connection[Any] | None = None,
         engine: SaEngine | None = None,
@@ -298,14 +302,14 @@ class Work(Unique):
         isolation: str | None = None,
         max_retries: int | None = None,
     ) -> None:
-        if commit is not None:
-            check_callback(commit, asynchronous=False)
-        self._end_by(kind, commit, connection, engine, cause, backoff, isolation, max_retries)
+        commit, changes = ending_parts(parts, asynchronous=False)
+        self._end_by(kind, commit, changes, connection, engine, cause, backoff, isolation, max_retries)
 
     def _end_by(
         self,
         kind: str,
         commit: Callable[[Any], Any] | None,
+        changes: list[Change],
         connection: psycopg.Connection[Any] | None,
         engine: SaEngine | None,
         cause: str | None,
@@ -314,7 +318,15 @@ class Work(Unique):
         max_retries: int | None,
     ) -> None:
         core = self._session.connection._core
-        prepare = core.ending if connection is None and engine is None else core.foreign_ending
+        own = connection is None and engine is None
+        if own and commit is None and isolation is None and max_retries is None:
+            with Nesting(core):
+                self._session.connection._batches.end(self._core, kind, changes, cause, backoff)
+            return
+        if changes:
+            with Nesting(core):
+                self._session.connection._batches.prepare(kind, changes)
+        prepare = core.ending if own else core.foreign_ending
         made = prepare(
             self._core,
             kind,
@@ -323,6 +335,7 @@ class Work(Unique):
             backoff=backoff,
             isolation=isolation,
             max_retries=max_retries,
+            changed=changes,
         )
         if isinstance(made, _core.Transaction):
             run(core, made, commit or nothing)

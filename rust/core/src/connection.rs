@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::batch::lanes::Lanes;
 use crate::clock::Clock;
 use crate::collect::{self, Collected, own_plan};
 use crate::config::Config;
@@ -62,6 +63,7 @@ pub struct Connection {
     heartbeat: Mutex<Option<Heartbeat>>,
     collected: Mutex<Option<Instant>>,
     gates: Mutex<HashMap<String, Arc<crate::gate::Gate>>>,
+    lanes: Lanes,
     closed: AtomicBool,
     closing: Mutex<Closing>,
     close_ended: Condvar,
@@ -99,6 +101,7 @@ impl Connection {
         let pool = Pool::new(config, drive, pool_size);
         drop(pool.checkout().await?);
         Ok(Connection {
+            lanes: Lanes::new(pool.clone()),
             pool,
             settings: ConnectionSettings {
                 component,
@@ -158,6 +161,12 @@ impl Connection {
     #[must_use]
     pub fn closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Claims and ends without callbacks.
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// The gate that claims by callback for `process` pass through.
@@ -366,6 +375,7 @@ impl Connection {
         }
         let heartbeat = lock(&self.heartbeat).take();
         drop(heartbeat);
+        self.lanes.close().await;
         self.pool.close().await;
         self.events.close();
     }

@@ -11,7 +11,7 @@ use crate::dialect::{Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
 use crate::metrics::Outcome;
 use crate::pool::Pool;
-use crate::queries::{self, Query};
+use crate::queries;
 use crate::retry::{Action, Event, Limits, Machine, Protocol};
 use crate::settle;
 use crate::transaction::{Opening, Plan, ambiguous};
@@ -152,7 +152,7 @@ impl Foreign {
 
     /// The statement that has to follow BEGIN at once, and its parameters. Its first column is the transaction's id.
     #[must_use]
-    pub fn opening(&self) -> Option<(&'static Query, Vec<Param>)> {
+    pub fn opening(&self) -> Option<(Arc<str>, Vec<Param>)> {
         let dialect = self
             .pool
             .as_ref()

@@ -26,16 +26,12 @@ use crate::lease::{Loss, beat_period, retry_pause};
 use crate::lookout::Lookout;
 use crate::metrics::Metrics;
 use crate::overdue::{self, Holds};
-use crate::pool::{Conn, Pool};
+use crate::pool::{Conn, PLAIN_SETTINGS, Pool};
 use crate::queries;
 use crate::session::SessionState;
 use crate::transaction::uuid;
 use crate::value::Param;
 use crate::work::WorkLease;
-
-/// What a beat's connection is set to.
-const BEAT_SETTINGS: &str =
-    "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
 struct Shared {
     sessions: Mutex<HashMap<Uuid, Arc<SessionState>>>,
@@ -365,7 +361,7 @@ impl Beater {
     async fn connect(&mut self) -> Result<()> {
         let mut conn = Conn::open(&self.config, &Drive::Runtime, None).await?;
         // Whatever the role's defaults: a SERIALIZABLE beat would abort its own users' transactions.
-        conn.set_up(BEAT_SETTINGS, queries::SESSION_RENEW.sql)
+        conn.set_up(PLAIN_SETTINGS, queries::SESSION_RENEW.sql)
             .await?;
         self.conn = Some(conn);
         Ok(())

@@ -4,9 +4,10 @@
 //! process. `trusted_until` is the moment past which a session no longer believes in itself: it lies before the
 //! database's own deadline, so a holder knows that it is lost before anybody else gets its machine.
 //!
-//! Pure modules (no I/O, no clock): [`backoff`], [`hold`], [`retry`], [`lease`], [`lookout`], [`pace`], [`sqlstate`],
-//! [`value`].
+//! Pure modules (no I/O, no clock): [`backoff`], [`eligibility`], [`hold`], [`retry`], [`lease`], [`lookout`], [`pace`],
+//! [`sqlstate`], [`tag`], [`value`].
 pub mod backoff;
+pub mod batch;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod connect;
 pub mod connection;
 pub mod dialect;
 pub mod drive;
+pub mod eligibility;
 pub mod error;
 pub mod events;
 pub mod foreign;
@@ -34,6 +36,7 @@ pub mod retry;
 pub mod session;
 pub mod settle;
 pub mod sqlstate;
+pub mod tag;
 pub mod tls;
 pub mod transaction;
 pub mod value;

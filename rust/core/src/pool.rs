@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use conn::PLAIN_SETTINGS;
 use conn::unless;
 pub use conn::{Conn, Server};
 
@@ -35,13 +36,27 @@ pub struct Pool {
     closed: AtomicBool,
     server: OnceLock<Server>,
     owner: u32,
+    /// What a new connection is set to.
+    settings: Option<&'static str>,
 }
 
 impl Pool {
     /// An empty pool; connections are opened as they are needed.
     #[must_use]
     pub fn new(config: Config, drive: Drive, size: usize) -> Arc<Pool> {
+        Self::with_settings(config, drive, size, None)
+    }
+
+    /// The same for statements of our own, which want settings that users' must not meet.
+    #[must_use]
+    pub fn with_settings(
+        config: Config,
+        drive: Drive,
+        size: usize,
+        settings: Option<&'static str>,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
+            settings,
             config,
             drive,
             size,
@@ -127,7 +142,10 @@ impl Pool {
         let conn = match idle {
             Some(conn) => conn,
             None => {
-                let conn = Conn::open(&self.config, &self.drive, limit).await?;
+                let mut conn = Conn::open(&self.config, &self.drive, limit).await?;
+                if let Some(settings) = self.settings {
+                    conn.batch(settings, Some(STEP_LIMIT)).await?;
+                }
                 self.server.get_or_init(|| conn.server().clone());
                 Box::new(conn)
             }

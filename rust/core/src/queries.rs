@@ -48,6 +48,11 @@ macro_rules! queries {
 queries! {
     AGENT_AUTHENTICATE = "agent", "authenticate", One;
     AGENT_OS_INSTALLATION_OF = "agent", "os_installation_of", One;
+    CLAIM_ATTEND = "claim", "attend", None;
+    CLAIM_LEASED = "claim", "leased", Many;
+    CLAIM_SCAN = "claim", "scan", None;
+    CLAIM_VERIFY = "claim", "verify", Many;
+    CLAIM_WINDOW_END = "claim", "window_end", One;
     COLLECT_BACK_OFF = "collect", "back_off", None;
     COLLECT_BUSY = "collect", "busy", Many;
     COLLECT_END_STALLED = "collect", "end_stalled", One;
@@ -87,6 +92,7 @@ queries! {
     SERVER_ENCODING = "server", "encoding", One;
     SERVER_END_UNFINISHED = "server", "end_unfinished", One;
     SERVER_IDENTITY = "server", "identity", One;
+    SERVER_RETIRE = "server", "retire", Many;
     SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;
     SESSION_BLOCKER = "session", "blocker", One;
     SESSION_BY_ID = "session", "by_id", One;

@@ -7,18 +7,9 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::queries;
+pub use crate::tag::Tag;
+use crate::tag::quoted;
 use crate::value::Param;
-
-/// A tag: a table `machine_<name>` whose primary key is `machine_id`, referencing `machines`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
-    /// The table's name without `machine_`.
-    pub name: String,
-    /// The table.
-    pub table: String,
-    /// Its columns besides `machine_id`, with their types, in the table's order.
-    pub fields: Vec<(String, String)>,
-}
 
 /// The tags in the current schema, by name.
 pub async fn tags(pool: &Arc<Pool>) -> Result<Vec<Tag>> {
@@ -76,9 +67,9 @@ fn holders(tags: &[Tag]) -> String {
         .iter()
         .enumerate()
         .map(|(position, tag)| {
-            let table = tag.table.replace('"', "\"\"");
+            let table = quoted(&tag.table);
             format!(
-                "SELECT machine_id, {position} AS tag FROM \"{table}\" WHERE machine_id = ANY($1::uuid[])"
+                "SELECT machine_id, {position} AS tag FROM {table} WHERE machine_id = ANY($1::uuid[])"
             )
         })
         .collect();

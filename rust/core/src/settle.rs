@@ -153,14 +153,8 @@ pub async fn quick_outcome(
     limit: Duration,
 ) -> Option<bool> {
     let xid = id.xid?;
-    let drive = match drive {
-        // Deaf to interrupts: one has just come.
-        Drive::Caller(_) => Drive::Caller(Arc::new(Deaf)),
-        Drive::Runtime => Drive::Runtime,
-    };
-    let config = config.clone().with_connect_timeout(limit);
     let started = Instant::now();
-    let mut conn = Conn::open(&config, &drive, Some(limit)).await.ok()?;
+    let (mut conn, drive) = quick_conn(config, drive, limit).await?;
     while started.elapsed() < limit {
         if conn.server().timeline != id.timeline || conn.server().incarnation != id.incarnation {
             return None;
@@ -172,6 +166,31 @@ pub async fn quick_outcome(
         }
     }
     None
+}
+
+/// The same for an end that was sent without a transaction of its own: true when history has it. What it does not have may be
+/// on its way still.
+pub async fn quick_recorded(
+    config: &Config,
+    drive: &Drive,
+    lease: &Claimed,
+    event: &str,
+    limit: Duration,
+) -> Option<bool> {
+    let (mut conn, _) = quick_conn(config, drive, limit).await?;
+    let found = recorded(&mut conn, lease, event).await.ok()?;
+    found.then_some(true)
+}
+
+async fn quick_conn(config: &Config, drive: &Drive, limit: Duration) -> Option<(Conn, Drive)> {
+    let drive = match drive {
+        // Deaf to interrupts: one has just come.
+        Drive::Caller(_) => Drive::Caller(Arc::new(Deaf)),
+        Drive::Runtime => Drive::Runtime,
+    };
+    let config = config.clone().with_connect_timeout(limit);
+    let conn = Conn::open(&config, &drive, Some(limit)).await.ok()?;
+    Some((conn, drive))
 }
 
 struct Deaf;

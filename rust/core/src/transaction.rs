@@ -285,10 +285,7 @@ impl Transaction {
             .map_or(STEP_LIMIT, |session| session.interval() / 4)
             .min(STEP_LIMIT);
         let rows = match plan.opening_statement(dialect) {
-            Some((query, params)) => {
-                conn.begin_with(begin, Some((query.sql, &params)), limit)
-                    .await?
-            }
+            Some((sql, params)) => conn.begin_with(begin, Some((&sql, &params)), limit).await?,
             // Rows that every collector passes over must not stay locked because somebody is stopped here.
             None if dialect == Dialect::PostgreSql => {
                 let begin = format!("{begin}; {IDLE_LIMIT}");
@@ -457,7 +454,10 @@ fn is_final(error: &Error) -> bool {
 }
 
 /// Ready when the session is lost or the statement is abandoned.
-async fn until_lost(session: Option<Arc<SessionState>>, abandoned: Option<Arc<Notify>>) -> Error {
+pub(crate) async fn until_lost(
+    session: Option<Arc<SessionState>>,
+    abandoned: Option<Arc<Notify>>,
+) -> Error {
     let lost = async {
         match session {
             Some(session) => session.until_lost().await,

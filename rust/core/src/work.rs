@@ -13,10 +13,11 @@ use crate::error::{DatabaseError, Error, Result};
 use crate::hold::Hold;
 use crate::lease::Moment;
 use crate::metrics::WorkResult;
-use crate::queries;
+use crate::queries::{self, Query};
 use crate::session::SessionState;
 use crate::settle::Claimed;
 use crate::sqlstate;
+use crate::tag::Shape;
 use crate::transaction::{Opening, Transaction, uuid};
 use crate::value::Param;
 
@@ -86,8 +87,19 @@ impl Ending {
         }
     }
 
+    /// The statement that does it, without changes of tags.
+    #[must_use]
+    pub fn query(&self) -> &'static Query {
+        match self {
+            Ending::Finish => &queries::WORK_FINISH,
+            Ending::Fail { .. } => &queries::WORK_FAIL,
+            Ending::Cancel => &queries::WORK_CANCEL,
+        }
+    }
+
     /// What history calls it.
-    fn event(&self) -> &'static str {
+    #[must_use]
+    pub fn event(&self) -> &'static str {
         match self {
             Ending::Finish => "Finished",
             Ending::Fail { .. } => "Failed",
@@ -213,19 +225,60 @@ pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Re
         token: row.get("token"),
     };
     tx.note_claim(Some(claimed.clone()));
-    Ok(Claim::Leased(Arc::new(WorkLease {
-        serial: LEASES.fetch_add(1, Ordering::Relaxed),
-        session,
-        claimed,
-        previous_seconds: row.get("last_interval_seconds"),
-        standing: Mutex::new(Standing {
-            state: WorkState::Active,
-            reason: None,
-            hold: None,
-            backoff: None,
-        }),
-        settled: Notify::new(),
-    })))
+    let previous = row.get("last_interval_seconds");
+    Ok(Claim::Leased(WorkLease::leased(session, claimed, previous)))
+}
+
+/// The parameters of ends of one kind, as `work/finish.sql` and its like take them, with the values of their changes. `single`:
+/// one end, as plain values in place of arrays. `marks`: whether they name their backend
+/// to collection, as a transaction must that stays open.
+#[must_use]
+pub(crate) fn ending_params(
+    ends: &[(&WorkLease, &Ending)],
+    values: &[&[Param]],
+    marks: bool,
+    single: bool,
+) -> Vec<Param> {
+    let column = |value: &dyn Fn(&WorkLease) -> Param| {
+        Param::Array(ends.iter().map(|(work, _)| value(work)).collect())
+    };
+    let mut params = vec![
+        column(&|work| uuid(work.claimed.machine)),
+        column(&|work| Param::Text(work.claimed.process.clone())),
+        column(&|work| uuid(work.claimed.session)),
+        column(&|work| Param::Int(work.claimed.token)),
+        column(&|work| Param::Text(work.session.component().to_owned())),
+        Param::Bool(marks),
+    ];
+    let mut failures: [Vec<Param>; 3] = Default::default();
+    for (_, ending) in ends {
+        if let Ending::Fail {
+            cause,
+            wait,
+            period,
+        } = ending
+        {
+            failures[0].push(Param::Text(cause.clone()));
+            failures[1].push(Param::Int(*wait));
+            failures[2].push(Param::Int(*period));
+        }
+    }
+    if !failures[0].is_empty() {
+        params.extend(failures.map(Param::Array));
+    }
+    for column in 0..values.first().map_or(0, |first| first.len()) {
+        params.push(Param::Array(
+            values.iter().map(|values| values[column].clone()).collect(),
+        ));
+    }
+    if single {
+        for param in &mut params {
+            if let Param::Array(items) = param {
+                *param = items.pop().unwrap_or(Param::Null);
+            }
+        }
+    }
+    params
 }
 
 fn unknown_machine(machine: Uuid) -> Error {
@@ -244,6 +297,28 @@ fn unknown_machine(machine: Uuid) -> Error {
 }
 
 impl WorkLease {
+    /// A lease that is in the database, or will be with its transaction.
+    #[must_use]
+    pub(crate) fn leased(
+        session: Arc<SessionState>,
+        claimed: Claimed,
+        previous_seconds: Option<i64>,
+    ) -> Arc<Self> {
+        Arc::new(WorkLease {
+            serial: LEASES.fetch_add(1, Ordering::Relaxed),
+            session,
+            claimed,
+            previous_seconds,
+            standing: Mutex::new(Standing {
+                state: WorkState::Active,
+                reason: None,
+                hold: None,
+                backoff: None,
+            }),
+            settled: Notify::new(),
+        })
+    }
+
     /// Its number among the leases of this OS process.
     #[must_use]
     pub fn serial(&self) -> u64 {
@@ -316,46 +391,40 @@ impl WorkLease {
         }
     }
 
-    /// Prepares an end: checks that the work can still be ended, and says how to open the transaction that does it.
-    pub fn end(self: &Arc<Self>, ending: Ending) -> Result<(Opening, End)> {
+    /// Prepares an end: checks that the work can still be ended.
+    pub fn end(self: &Arc<Self>, ending: Ending) -> Result<End> {
         self.session.check().inspect_err(|_| self.lost())?;
         self.check_active(&self.lock())?;
-        let end = End {
+        Ok(End {
             work: self.clone(),
             on_its_way: false,
             ending,
-        };
-        Ok((self.opening(&end.ending), end))
+        })
     }
 
-    fn opening(&self, ending: &Ending) -> Opening {
-        let mut params = vec![
-            uuid(self.claimed.machine),
-            Param::Text(self.claimed.process.clone()),
-            uuid(self.claimed.session),
-            Param::Int(self.claimed.token),
-            Param::Text(self.session.component().to_owned()),
-        ];
-        let query = match ending {
-            Ending::Finish => &queries::WORK_FINISH,
-            Ending::Cancel => &queries::WORK_CANCEL,
-            Ending::Fail {
-                cause,
-                wait,
-                period,
-            } => {
-                params.push(Param::Text(cause.clone()));
-                params.push(Param::Int(*wait));
-                params.push(Param::Int(*period));
-                &queries::WORK_FAIL
-            }
+    pub(crate) fn opening(
+        &self,
+        ending: &Ending,
+        shape: Option<(Arc<Shape>, Vec<Param>)>,
+    ) -> Opening {
+        let (sql, values, single) = match &shape {
+            Some((shape, values)) => (shape.sql.as_str(), values.as_slice(), shape.single),
+            None => (ending.query().sql, &[][..], false),
         };
+        let params = ending_params(&[(self, ending)], &[values], true, single);
+        let sql = Arc::from(sql);
         Opening::End {
-            query,
+            sql,
             params,
             lease: self.claimed.clone(),
             event: ending.event(),
         }
+    }
+
+    /// The lease as it is found again.
+    #[must_use]
+    pub(crate) fn claimed(&self) -> &Claimed {
+        &self.claimed
     }
 
     fn check_active(&self, standing: &Standing) -> Result<()> {
@@ -411,6 +480,24 @@ pub struct End {
 }
 
 impl End {
+    /// The work that it ends.
+    #[must_use]
+    pub fn work(&self) -> &Arc<WorkLease> {
+        &self.work
+    }
+
+    /// How it is to end.
+    #[must_use]
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// How to open the transaction that does it, with the statement of `shape` and its values in place of the plain one.
+    #[must_use]
+    pub fn opening(&self, shape: Option<(Arc<Shape>, Vec<Param>)>) -> Opening {
+        self.work.opening(&self.ending, shape)
+    }
+
     /// Its transaction is about to begin, or to begin again. Refused while another end is on its way.
     pub fn begin(&mut self) -> Result<()> {
         if !self.on_its_way {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bmdb_core::batch::lanes;
 use bmdb_core::connection::{Connection as Core, Settings};
 use bmdb_core::dialect::Isolation;
 use bmdb_core::drive::Drive;
@@ -18,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use uuid::Uuid;
 
+use crate::batch::{self, Batches, Change};
 use crate::canary::{self, Policy};
 use crate::drive;
 use crate::error::to_python;
@@ -235,7 +237,7 @@ impl Connection {
 
     /// A transaction that ends `work`: `kind` is "finish", "fail" (with a cause, and a Backoff or None) or "cancel".
     /// Without a callback of the user's it runs at READ COMMITTED.
-    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None))]
+    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None, changed=Vec::new()))]
     #[allow(clippy::too_many_arguments)]
     fn ending(
         &self,
@@ -247,11 +249,13 @@ impl Connection {
         backoff: Option<&crate::backoff::Backoff>,
         isolation: Option<&str>,
         max_retries: Option<i64>,
+        changed: Vec<Bound<'_, Change>>,
     ) -> PyResult<Transaction> {
         let chosen = optional_isolation(py, isolation)?;
         let retries = optional_retries(py, max_retries)?;
-        let (plan, end) =
-            self.ending_plan(py, work, kind, callback, cause, backoff, chosen, retries)?;
+        let (plan, end) = self.ending_plan(
+            py, work, kind, callback, cause, backoff, chosen, retries, &changed,
+        )?;
         Ok(Transaction::new(&self.core, plan, Kind::End(end)))
     }
 
@@ -273,7 +277,7 @@ impl Connection {
     }
 
     /// The same for one that ends `work`; see `ending`.
-    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None))]
+    #[pyo3(signature = (work, kind, *, callback, cause=None, backoff=None, isolation=None, max_retries=None, changed=Vec::new()))]
     #[allow(clippy::too_many_arguments)]
     fn foreign_ending(
         &self,
@@ -285,11 +289,13 @@ impl Connection {
         backoff: Option<&crate::backoff::Backoff>,
         isolation: Option<&str>,
         max_retries: Option<i64>,
+        changed: Vec<Bound<'_, Change>>,
     ) -> PyResult<ForeignTransaction> {
         let chosen = optional_isolation(py, isolation)?;
         let retries = optional_retries(py, max_retries)?;
-        let (plan, end) =
-            self.ending_plan(py, work, kind, callback, cause, backoff, chosen, retries)?;
+        let (plan, end) = self.ending_plan(
+            py, work, kind, callback, cause, backoff, chosen, retries, &changed,
+        )?;
         Ok(ForeignTransaction::new(&self.core, plan, Some(end)))
     }
 
@@ -307,6 +313,12 @@ impl Connection {
     fn database_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let database = whereabouts(self.core.clone(), self.database.clone());
         drive::spawn(py, database, into_object)
+    }
+
+    /// Claims and ends without callbacks.
+    #[getter]
+    fn batches(&self) -> Batches {
+        Batches::new(self.core.clone())
     }
 
     /// A transaction that no session fences, for reading.
@@ -543,8 +555,18 @@ impl Connection {
         backoff: Option<&crate::backoff::Backoff>,
         chosen: Option<Isolation>,
         retries: Option<u32>,
+        changed: &[Bound<'_, Change>],
     ) -> PyResult<(Plan, End)> {
-        let (opening, end) = ending(py, work, kind, cause, backoff)?;
+        let end = ending(py, work, kind, cause, backoff)?;
+        let changed = batch::changes(changed);
+        let shape = if changed.is_empty() {
+            None
+        } else {
+            let known = self.core.lanes().known_shape(end.ending(), &changed);
+            let known = known.ok_or_else(|| PyValueError::new_err("call prepare() first"))?;
+            Some((known, lanes::values(changed)))
+        };
+        let opening = end.opening(shape);
         let isolation = if callback {
             chosen
         } else {

@@ -140,15 +140,15 @@ impl ForeignTransaction {
     }
 
     /// The statement that follows BEGIN and its parameters, or None.
-    fn opening(&self, py: Python<'_>) -> PyResult<Option<(&'static str, Py<PyTuple>)>> {
-        let Some((query, params)) = self.enter(py)?.opening() else {
+    fn opening(&self, py: Python<'_>) -> PyResult<Option<(String, Py<PyTuple>)>> {
+        let Some((sql, params)) = self.enter(py)?.opening() else {
             return Ok(None);
         };
         let params = params
             .into_iter()
             .map(|param| param_to_python(py, param))
             .collect::<PyResult<Vec<_>>>()?;
-        Ok(Some((query.sql, PyTuple::new(py, params)?.unbind())))
+        Ok(Some((sql.to_string(), PyTuple::new(py, params)?.unbind())))
     }
 
     /// It found its row, whose first column is the transaction's id.
@@ -240,13 +240,20 @@ fn param_to_python(py: Python<'_>, param: Param) -> PyResult<Py<PyAny>> {
         Param::Float(value) => value.into_py_any(py),
         Param::Text(text) => text.into_py_any(py),
         Param::Uuid(bytes) => value_to_python(py, Value::Uuid(bytes)),
+        Param::Bytes(bytes) => value_to_python(py, Value::Bytes(&bytes)),
+        Param::Numeric(text) => value_to_python(py, Value::Numeric(text)),
+        Param::Date(days) => value_to_python(py, Value::Date(days)),
+        Param::Time(micros) => value_to_python(py, Value::Time(micros)),
+        Param::Timestamp(micros) => value_to_python(py, Value::Timestamp(micros)),
+        Param::TimestampTz(micros) => value_to_python(py, Value::TimestampTz(micros)),
         Param::Array(items) => items
             .into_iter()
             .map(|item| param_to_python(py, item))
             .collect::<PyResult<Vec<_>>>()?
             .into_py_any(py),
         other => Err(PyValueError::new_err(format!(
-            "no statement of bmdb's own opens with {other:?}"
+            "a {} cannot be set on a connection of yours: set that tag in the callback",
+            other.kind()
         ))),
     }
 }

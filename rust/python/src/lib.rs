@@ -1,6 +1,7 @@
 //! The Python border of bmdb: conversion, and letting go of the GIL. Everything true about leases is in `bmdb-core`.
 
 mod backoff;
+mod batch;
 #[cfg(unix)]
 mod bridge;
 mod canary;
@@ -47,6 +48,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     retry::register(module)?;
     foreign::register(module)?;
     row::register(module)?;
+    batch::register(module)?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<session::Session>()?;
     module.add_class::<transaction::Transaction>()?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bmdb_core::transaction::Opening;
 use bmdb_core::value::{Param, Value};
 use bmdb_core::work::{End, Ending, WorkLease, WorkState, checked_cause};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -92,15 +91,29 @@ impl Work {
     }
 }
 
-/// How to open the transaction that ends `work`.
+/// The end of `work` of this kind: "finish", "fail" or "cancel".
 pub(crate) fn ending(
     py: Python<'_>,
     work: &Work,
     kind: &str,
     cause: Option<&str>,
     backoff: Option<&Backoff>,
-) -> PyResult<(Opening, End)> {
-    let ending = match kind {
+) -> PyResult<End> {
+    let ending = made(py, work, kind, cause, backoff)?;
+    work.lease()
+        .end(ending)
+        .map_err(|error| to_python(py, error))
+}
+
+/// How it is to end, with the wait of a failure.
+pub(crate) fn made(
+    py: Python<'_>,
+    work: &Work,
+    kind: &str,
+    cause: Option<&str>,
+    backoff: Option<&Backoff>,
+) -> PyResult<Ending> {
+    Ok(match kind {
         "finish" => Ending::Finish,
         "cancel" => Ending::Cancel,
         "fail" => {
@@ -125,10 +138,7 @@ pub(crate) fn ending(
                 "work cannot end by {other:?}"
             )));
         }
-    };
-    work.lease()
-        .end(ending)
-        .map_err(|error| to_python(py, error))
+    })
 }
 
 fn random(py: Python<'_>) -> PyResult<f64> {

@@ -98,7 +98,8 @@ class TestCallbacks:
 
     @pytest.mark.parametrize(("callback", "words"), NO_CALLBACKS, ids=CALLBACK_IDS)
     def test_of_work(self, callback: Any, words: str, silent: bmdb.Session) -> None:
-        with pytest.raises(TypeError, match=words):
+        # Nothing at all may stand for what the Process declares.
+        with pytest.raises(TypeError, match="which machines" if callback is None else words):
             silent.work(PROCESS, callback)
 
     @pytest.mark.usefixtures("machine")

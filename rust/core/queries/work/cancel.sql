@@ -1,20 +1,22 @@
--- Whoever waits for work of the process is told that the machine is free (see work/notify.sql).
-WITH ended AS (
-    DELETE FROM work
-    WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
-    RETURNING machine_id, process, session_id, token
+-- As work/finish.sql. Whoever waits for work of the processes is told that machines are free (see work/notify.sql).
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[]/*types*/) WITH ORDINALITY
+        AS u (machine_id, process, session_id, token, component/*names*/, position)
+), ended AS (
+    DELETE FROM work AS w USING wanted
+    WHERE w.machine_id = wanted.machine_id AND w.process = wanted.process
+        AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
+    RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.position/*columns*/
 ), recovered AS (
     DELETE FROM work_loss AS l USING ended
     WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
-    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, process, 'Canceled', session_id, $5::text, token FROM ended
-    RETURNING 1
-)
+    SELECT machine_id, process, 'Canceled', session_id, component, token FROM ended
+)/*changes*/
 SELECT
     pg_current_xact_id()::text::bigint AS xid,
-    pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) AS marked,
+    CASE WHEN $6::bool THEN pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) END AS marked,
     pg_notify('bmdb_work', ended.process) AS told,
-    (SELECT count(*) FROM audited) AS audited
+    ended.position
 FROM ended

@@ -1,26 +1,29 @@
--- $7 is the wait, $8 the period that the next one grows from (the wait before jitter), both in seconds.
-WITH ended AS (
-    DELETE FROM work
-    WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
-    RETURNING machine_id, process, session_id, token
+-- As work/finish.sql. $7 are the causes, $8 the waits, $9 the periods that the next ones grow from (the waits before
+-- jitter), both in seconds.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $7::text[], $8::bigint[], $9::bigint[]/*types*/) WITH ORDINALITY
+        AS u (machine_id, process, session_id, token, component, cause, wait, period/*names*/, position)
+), ended AS (
+    DELETE FROM work AS w USING wanted
+    WHERE w.machine_id = wanted.machine_id AND w.process = wanted.process
+        AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
+    RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.cause, wanted.wait, wanted.period,
+        wanted.position/*columns*/
 ), backed_off AS (
     INSERT INTO work_backoff AS b (machine_id, process, until, cause, last_interval_seconds)
-    SELECT machine_id, process, clock_timestamp() + $7::bigint * interval '1 second', $6::text, $8::bigint FROM ended
+    SELECT machine_id, process, clock_timestamp() + wait * interval '1 second', cause, period FROM ended
+    ORDER BY machine_id, process
     ON CONFLICT (machine_id, process) DO UPDATE
     SET until = excluded.until, cause = excluded.cause, last_interval_seconds = excluded.last_interval_seconds
-    RETURNING 1
 ), recovered AS (
     DELETE FROM work_loss AS l USING ended
     WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
-    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, failed_cause, session_id, component, token)
-    SELECT machine_id, process, 'Failed', $6::text, session_id, $5::text, token FROM ended
-    RETURNING 1
-)
+    SELECT machine_id, process, 'Failed', cause, session_id, component, token FROM ended
+)/*changes*/
 SELECT
     pg_current_xact_id()::text::bigint AS xid,
-    pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) AS marked,
-    (SELECT count(*) FROM backed_off) AS backed_off,
-    (SELECT count(*) FROM audited) AS audited
+    CASE WHEN $6::bool THEN pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) END AS marked,
+    ended.position
 FROM ended

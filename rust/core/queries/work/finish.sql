@@ -1,24 +1,25 @@
--- Deleting the lease is the fence: no row, no finish. The advisory lock names this backend to collection (see
--- session/fence.sql).
-WITH ended AS (
-    DELETE FROM work
-    WHERE machine_id = $1 AND process = $2 AND session_id = $3 AND token = $4
-    RETURNING machine_id, process, session_id, token
+-- Ends leases: arrays of one length, an end at each position. Deleting the lease is the fence: no row, no finish. With $6
+-- an advisory lock names this backend to collection (see session/fence.sql). The marks are where changes of tags are
+-- written in. IS NOT DISTINCT FROM keeps the index on sessions out: one lease is found by its primary key.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[]/*types*/) WITH ORDINALITY
+        AS u (machine_id, process, session_id, token, component/*names*/, position)
+), ended AS (
+    DELETE FROM work AS w USING wanted
+    WHERE w.machine_id = wanted.machine_id AND w.process = wanted.process
+        AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
+    RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.position/*columns*/
 ), forgiven AS (
     DELETE FROM work_backoff AS b USING ended WHERE b.machine_id = ended.machine_id AND b.process = ended.process
-    RETURNING 1
 ), recovered AS (
     DELETE FROM work_loss AS l USING ended
     WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
-    RETURNING 1
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, process, 'Finished', session_id, $5::text, token FROM ended
-    RETURNING 1
-)
+    SELECT machine_id, process, 'Finished', session_id, component, token FROM ended
+)/*changes*/
 SELECT
     pg_current_xact_id()::text::bigint AS xid,
-    pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) AS marked,
-    (SELECT count(*) FROM forgiven) AS forgiven,
-    (SELECT count(*) FROM audited) AS audited
+    CASE WHEN $6::bool THEN pg_advisory_xact_lock_shared(hashtextextended(ended.session_id::text, 7226)) END AS marked,
+    ended.position
 FROM ended

@@ -25,6 +25,10 @@ type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
 /// Statements kept prepared on one connection; beyond that all are closed and prepared anew as needed.
 const STATEMENTS_KEPT: usize = 256;
 
+/// What statements outside transactions are set to.
+pub(crate) const PLAIN_SETTINGS: &str =
+    "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
+
 /// What the server told of itself when the connection was opened.
 #[derive(Debug, Clone, Default)]
 pub struct Server {
@@ -38,6 +42,8 @@ pub struct Server {
     pub incarnation: Option<i64>,
     /// The backend that serves this connection, where the server numbers them.
     pub pid: Option<i32>,
+    /// When that backend started: a number alone may be given away again.
+    pub started: Option<String>,
 }
 
 /// One connection to the server.
@@ -56,6 +62,8 @@ pub struct Conn {
     pub(crate) in_transaction: bool,
     /// A statement may have changed the session beyond its transaction.
     pub(crate) altered: bool,
+    /// Statements outside transactions have the defaults that they need.
+    plain: bool,
 }
 
 impl Conn {
@@ -88,6 +96,7 @@ impl Conn {
             broken: false,
             in_transaction: false,
             altered: false,
+            plain: false,
         };
         conn.identify().await?;
         Ok(conn)
@@ -109,6 +118,7 @@ impl Conn {
             self.server.timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
             self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
             self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
+            self.server.started = row.get("started").map(str::to_owned);
         }
         Ok(())
     }
@@ -317,6 +327,90 @@ impl Conn {
         }
         self.checked(begun)?;
         self.checked(rows)
+    }
+
+    /// Runs one statement or two as one transaction in one trip: `begin`, the statements, `commit`. The rows of the last.
+    ///
+    /// After an error of a statement the transaction is rolled back. Any other error leaves open whether it was committed,
+    /// and the connection broken. Preparing them, the first time, has `limit` for itself.
+    pub async fn transaction<S>(
+        &mut self,
+        begin: &str,
+        first: Option<(&str, &[Param])>,
+        last: (&str, &[Param]),
+        commit: &str,
+        stop: S,
+        limit: Duration,
+    ) -> Result<Vec<Row>>
+    where
+        S: Future<Output = Error>,
+    {
+        let mut stop = pin!(stop);
+        let ahead = match first {
+            Some((sql, params)) => {
+                let statement = self.statement(sql, stop.as_mut(), Some(limit)).await?;
+                Some((statement, borrowed(params)))
+            }
+            None => None,
+        };
+        let statement = self.statement(last.0, stop.as_mut(), Some(limit)).await?;
+        let params = borrowed(last.1);
+        self.in_transaction = true;
+        let client = &self.client;
+        let ahead = async {
+            match &ahead {
+                Some((statement, params)) => client.query(statement, params).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        // Each is sent when it is first polled, so in this order.
+        let all = async {
+            tokio::join!(
+                biased;
+                client.batch_execute(begin),
+                ahead,
+                client.query(&statement, &params),
+                client.batch_execute(commit)
+            )
+        };
+        let outcome = self
+            .io(Some(limit), begin, unless(all, stop))
+            .await
+            .flatten();
+        let (begun, ahead, rows, committed) = self.abandon_on_stop(outcome).await?;
+        if let Err(refused) = begun {
+            // Without its BEGIN each statement ran by itself.
+            self.broken = true;
+            return Err(Error::ConnectionFailed(format!(
+                "BEGIN was refused: {refused}"
+            )));
+        }
+        let ahead = self.checked(ahead);
+        let rows = self.checked(rows);
+        let committed = self.checked(committed);
+        match ahead.and(rows).and_then(|rows| committed.map(|()| rows)) {
+            Ok(rows) => {
+                self.in_transaction = false;
+                Ok(rows)
+            }
+            Err(error) if self.broken => Err(error),
+            Err(error) => {
+                self.batch(crate::dialect::ROLLBACK, Some(STEP_LIMIT))
+                    .await?;
+                self.in_transaction = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sees to it that a statement outside a transaction runs at READ COMMITTED, whatever the role's defaults. Transactions
+    /// of users say their isolation themselves.
+    pub async fn plain(&mut self) -> Result<()> {
+        if !self.plain {
+            self.batch(PLAIN_SETTINGS, Some(STEP_LIMIT)).await?;
+            self.plain = true;
+        }
+        Ok(())
     }
 
     fn keep(&mut self, sql: &str, statement: Statement) {

@@ -9,7 +9,7 @@ use crate::error::{Error, TransactionId};
 use crate::gate::Gate;
 use crate::lease::Loss;
 use crate::pool::STEP_LIMIT;
-use crate::queries::{self, Query};
+use crate::queries;
 use crate::retry::Limits;
 use crate::session::SessionState;
 use crate::settle::Claimed;
@@ -25,7 +25,7 @@ pub enum Opening {
     /// The lease is ended by deleting its row; no row: the lease is lost.
     End {
         /// The statement; its first column is the transaction's id.
-        query: &'static Query,
+        sql: Arc<str>,
         /// Its parameters.
         params: Vec<Param>,
         /// The lease it ends, to settle a lost commit by.
@@ -57,16 +57,16 @@ pub struct Plan {
 impl Plan {
     /// The statement that goes with BEGIN, and its parameters. Its first column is the transaction's id.
     #[must_use]
-    pub fn opening_statement(&self, dialect: Dialect) -> Option<(&'static Query, Vec<Param>)> {
+    pub fn opening_statement(&self, dialect: Dialect) -> Option<(Arc<str>, Vec<Param>)> {
         match (&self.opening, &self.session) {
             (Opening::Fence, Some(session)) => {
                 let query = match dialect {
                     Dialect::PostgreSql => &queries::SESSION_FENCE,
                     Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
                 };
-                Some((query, vec![uuid(session.id())]))
+                Some((Arc::from(query.sql), vec![uuid(session.id())]))
             }
-            (Opening::End { query, params, .. }, _) => Some((query, params.clone())),
+            (Opening::End { sql, params, .. }, _) => Some((sql.clone(), params.clone())),
             _ => None,
         }
     }

@@ -92,7 +92,7 @@ impl WorkLease {
                             wait,
                             period,
                         };
-                        return Some((reason, self.opening(&ending)));
+                        return Some((reason, self.opening(&ending, None)));
                     }
                     WorkState::Ending => {}
                     _ => return None,

@@ -1,0 +1,44 @@
+-- Judges what the claim $3 has leased again, on a snapshot of now, in the same transaction: drops what is not eligible any more
+-- and answers with the rest, or one row of NULLs; with nothing when the session is gone. $1 is the session, $2 the process, $4 the component.
+WITH live AS MATERIALIZED (
+    SELECT session_id FROM sessions WHERE session_id = $1 AND session_deadline > clock_timestamp()
+), rival AS MATERIALIZED (
+    SELECT ARRAY(
+        SELECT CASE p.process WHEN $2::text THEN p.excluded ELSE p.process END
+        FROM process_exclusion AS p WHERE p.process = $2::text OR p.excluded = $2::text
+    ) AS names
+), judged AS MATERIALIZED (
+    SELECT leased.machine_id, leased.token,
+        (
+            SELECT b.last_interval_seconds FROM work_backoff AS b
+            WHERE b.machine_id = leased.machine_id AND b.process = $2::text
+        ) AS last_interval_seconds,
+        /*judged*/ true
+        AND NOT EXISTS (
+            SELECT 1 FROM work AS w
+            WHERE w.machine_id = leased.machine_id AND w.process = ANY ((SELECT names FROM rival)::text[]) OFFSET 0
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM work_backoff AS b
+            WHERE b.machine_id = leased.machine_id AND b.process = $2::text AND b.until > clock_timestamp() OFFSET 0
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM work_loss AS l
+            WHERE l.machine_id = leased.machine_id AND l.process = $2::text AND l.quarantined_at IS NOT NULL OFFSET 0
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM work_hold AS h
+            WHERE h.machine_id = leased.machine_id AND h.process IN ('', $2::text)
+                AND (h.until IS NULL OR h.until > clock_timestamp()) OFFSET 0
+        ) AS stays
+    FROM work AS leased
+    WHERE leased.session_id = $1 AND leased.claim_id = $3
+), dropped AS (
+    DELETE FROM work AS w USING judged
+    WHERE judged.stays IS NOT TRUE AND w.machine_id = judged.machine_id AND w.process = $2::text
+), audited AS (
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
+    SELECT machine_id, $2::text, 'Started', $1::uuid, $4::text, token FROM judged WHERE stays
+)
+SELECT judged.machine_id, judged.token, judged.last_interval_seconds
+FROM live LEFT JOIN judged ON judged.stays

@@ -1,0 +1,543 @@
+//! Claims by declared eligibility: what several callers want at once is claimed at once.
+//!
+//! Ids are gone through from a random one on, round and round: where most machines are eligible, a claim costs as much as the
+//! machines that it leases, whatever the fleet's size. Where few are, it looks first at those that triggers have noticed,
+//! and for the rest spreads its sweep over time (see [`super::sweep`]).
+//!
+//! A claim is one transaction in one trip: what the first statement leases on its snapshot, the second judges again on a
+//! new one, before COMMIT. If the answer is lost, that backend is seen to be over, and what the claim has leased is found again by
+//! the id that its client gave it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::coalesce::{Batch, Entry, Runner};
+use super::retire::retired;
+use super::sweep::{Budget, FIRST_WINDOW, LARGEST_WINDOW};
+use crate::eligibility::Compiled;
+use crate::error::{Error, Result, TransactionId};
+use crate::lease::Loss;
+use crate::migrate::explain_missing_schema;
+use crate::pool::{Pool, STEP_LIMIT, Server};
+use crate::queries;
+use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
+use crate::session::SessionState;
+use crate::settle::Claimed;
+use crate::sqlstate;
+use crate::transaction::{ambiguous, until_lost, uuid};
+use crate::value::Param;
+use crate::work::{Ending, WorkLease, ending_params};
+
+/// The most leases in one claim.
+pub const MOST: usize = 500;
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const COMMIT: &str = "SELECT 1; COMMIT";
+/// The exclusion that the database itself upholds (migration 0003).
+const EXCLUSION: &str = "work_exclusion";
+/// Rows of the attention table that are judged for each lease wanted, at least a screenful.
+const NOTICED: i64 = 4;
+const NOTICED_AT_LEAST: i64 = 200;
+
+/// So many leases, at most, for one caller.
+pub struct ClaimJob {
+    limit: usize,
+    leases: Vec<Arc<WorkLease>>,
+}
+
+impl ClaimJob {
+    /// At most `limit` leases, 500 or fewer.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        ClaimJob {
+            limit: limit.clamp(1, MOST),
+            leases: Vec::new(),
+        }
+    }
+
+    fn wants(&self) -> usize {
+        self.limit - self.leases.len()
+    }
+}
+
+/// Where the scan stands.
+struct Scan {
+    after: Uuid,
+    /// Whether the last look found less than was wanted.
+    sparse: bool,
+    budget: Budget,
+    /// How many ids there were at the last full round.
+    fleet: Option<i64>,
+}
+
+/// A claim of which nobody knows what came.
+struct Unsettled {
+    claim: Uuid,
+    server: Server,
+}
+
+/// Claims of one session for one process by one eligibility.
+pub struct Claims {
+    pool: Arc<Pool>,
+    session: Arc<SessionState>,
+    process: String,
+    compiled: Compiled,
+    params: Vec<Param>,
+    watched: AtomicBool,
+    scan: Mutex<Scan>,
+    unsettled: Mutex<Vec<Unsettled>>,
+    /// Leases whose callers were gone.
+    spare: Mutex<Vec<Arc<WorkLease>>>,
+}
+
+impl Claims {
+    /// Claims by these statements, whose eligibility has these parameters.
+    #[must_use]
+    pub fn new(
+        pool: Arc<Pool>,
+        session: Arc<SessionState>,
+        process: &str,
+        compiled: Compiled,
+        params: Vec<Param>,
+    ) -> Self {
+        Claims {
+            pool,
+            session,
+            process: process.to_owned(),
+            compiled,
+            params,
+            watched: AtomicBool::new(false),
+            scan: Mutex::new(Scan {
+                after: Uuid::new_v4(),
+                sparse: false,
+                budget: Budget::default(),
+                fleet: None,
+            }),
+            unsettled: Mutex::new(Vec::new()),
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Whether triggers tell of machines that become eligible.
+    pub fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Release);
+    }
+
+    /// The session that it claims for.
+    #[must_use]
+    pub fn session(&self) -> &Arc<SessionState> {
+        &self.session
+    }
+}
+
+/// What one statement looks at.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// What triggers have noticed.
+    Attention,
+    /// So many ids after this one.
+    Window(Uuid, i64),
+}
+
+/// One round over the ids, as far as the budget goes.
+struct Round {
+    start: Uuid,
+    wrapped: bool,
+    attended: bool,
+    window: i64,
+    examined: i64,
+}
+
+impl Runner for Claims {
+    type Job = ClaimJob;
+    type Outcome = Vec<Arc<WorkLease>>;
+
+    const LEADERS: usize = 1;
+    const ROOM: usize = 20_000;
+
+    fn most(&self) -> usize {
+        MOST
+    }
+
+    fn weight(&self, job: &ClaimJob) -> usize {
+        job.limit
+    }
+
+    async fn run(&self, batch: &mut Batch<Self>) -> Result<()> {
+        let outcome = self.claim_all(batch).await;
+        match outcome {
+            Err(Error::Interrupted) => {
+                // The next to lead goes on; what its caller has got already goes back.
+                for entry in &mut batch.entries {
+                    let leases = std::mem::take(&mut entry.job.leases);
+                    lock(&self.spare).extend(leases);
+                }
+                Err(Error::Interrupted)
+            }
+            Err(error) => {
+                self.tell_rest(batch, Some(&error));
+                self.give_back().await
+            }
+            Ok(()) => {
+                self.tell_rest(batch, None);
+                self.give_back().await
+            }
+        }
+    }
+
+    fn orphaned(&self, outcome: Result<Vec<Arc<WorkLease>>>) {
+        if let Ok(leases) = outcome {
+            lock(&self.spare).extend(leases);
+        }
+    }
+}
+
+impl Claims {
+    async fn claim_all(&self, batch: &mut Batch<Self>) -> Result<()> {
+        self.session.check()?;
+        self.settle_left_over().await?;
+        let spare = std::mem::take(&mut *lock(&self.spare));
+        self.hand_out(batch, spare);
+        let mut round = {
+            let mut scan = lock(&self.scan);
+            let watched = self.watched.load(Ordering::Acquire);
+            scan.budget.refill(self.session.clock().now(), watched);
+            Round {
+                start: scan.after,
+                wrapped: false,
+                attended: !(watched && scan.sparse),
+                window: FIRST_WINDOW,
+                examined: 0,
+            }
+        };
+        loop {
+            let wanted: usize = batch.entries.iter().map(|entry| entry.job.wants()).sum();
+            if wanted == 0 {
+                return Ok(());
+            }
+            let Some(look) = self.next_look(&mut round) else {
+                return Ok(());
+            };
+            let leases = self.claim(look, wanted.min(MOST)).await?;
+            let found = leases.len();
+            let last = leases.iter().map(|lease| lease.machine()).max();
+            self.hand_out(batch, leases);
+            let Look::Window(after, window) = look else {
+                continue;
+            };
+            if !self.compiled.windowed {
+                return Ok(());
+            }
+            lock(&self.scan).sparse = found < wanted;
+            match last {
+                Some(last) => lock(&self.scan).after = last,
+                None => {
+                    let (examined, end) = self.window_end(after, window).await?;
+                    round.examined += examined;
+                    // Whoever has something already is not kept waiting for long.
+                    self.tell_satisfied(batch, round.examined >= FIRST_WINDOW);
+                    round.window = (round.window * 2).min(LARGEST_WINDOW);
+                    let mut scan = lock(&self.scan);
+                    scan.budget.spend(examined);
+                    scan.after = match end {
+                        Some(end) => end,
+                        None if round.wrapped => {
+                            scan.fleet = Some(round.examined);
+                            scan.after = round.start;
+                            return Ok(());
+                        }
+                        None => {
+                            round.wrapped = true;
+                            Uuid::nil()
+                        }
+                    };
+                    if round.wrapped && end.is_some() && scan.after >= round.start {
+                        scan.fleet = Some(round.examined);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_look(&self, round: &mut Round) -> Option<Look> {
+        if !round.attended {
+            round.attended = true;
+            return Some(Look::Attention);
+        }
+        let scan = lock(&self.scan);
+        if !self.compiled.windowed {
+            return Some(Look::Window(scan.after, 0));
+        }
+        let whole = scan.fleet.is_some_and(|fleet| fleet <= FIRST_WINDOW);
+        let window = if whole {
+            FIRST_WINDOW
+        } else {
+            scan.budget.allows(round.window)?
+        };
+        Some(Look::Window(scan.after, window))
+    }
+
+    async fn window_end(&self, after: Uuid, window: i64) -> Result<(i64, Option<Uuid>)> {
+        let mut checkout = self.pool.checkout().await?;
+        let params = [uuid(after), Param::Int(window)];
+        let rows = checkout
+            .conn()
+            .query(&self.compiled.window_end, &params)
+            .await?;
+        Ok(rows
+            .first()
+            .map_or((0, None), |row| (row.get("examined"), row.get("last"))))
+    }
+
+    /// Gives leases to those that wait, in the order of their calls; what nobody wants is spare.
+    fn hand_out(&self, batch: &mut Batch<Self>, leases: Vec<Arc<WorkLease>>) {
+        let mut leases = leases.into_iter();
+        for entry in &mut batch.entries {
+            let wants = entry.job.wants();
+            entry.job.leases.extend(leases.by_ref().take(wants));
+        }
+        lock(&self.spare).extend(leases);
+        self.tell_satisfied(batch, false);
+    }
+
+    /// Tells those that have all they want, or anything.
+    fn tell_satisfied(&self, batch: &mut Batch<Self>, with_some: bool) {
+        for _ in 0..batch.entries.len() {
+            let Some(entry) = batch.entries.pop_front() else {
+                return;
+            };
+            if entry.job.wants() == 0 || (with_some && !entry.job.leases.is_empty()) {
+                tell(batch, entry);
+            } else {
+                batch.entries.push_back(entry);
+            }
+        }
+    }
+
+    fn tell_rest(&self, batch: &mut Batch<Self>, error: Option<&Error>) {
+        while let Some(entry) = batch.entries.pop_front() {
+            match error {
+                Some(error) if entry.job.leases.is_empty() => batch.tell(entry, Err(error.clone())),
+                _ => tell(batch, entry),
+            }
+        }
+    }
+
+    /// Claims once, over as many attempts as it takes.
+    async fn claim(&self, look: Look, limit: usize) -> Result<Vec<Arc<WorkLease>>> {
+        let mut machine = Machine::new(self.pool.dialect().protocol(), Limits::default(), false);
+        let mut action = machine.start();
+        let started = Instant::now();
+        let mut last = None;
+        loop {
+            let event = match action {
+                Action::Begin { .. } => match self.attempt(look, limit).await {
+                    Ok(leases) => return Ok(leases),
+                    Err(error) => {
+                        let held_up = matches!(&error, Error::Database(told)
+                            if told.constraint.as_deref() == Some(EXCLUSION)
+                                || told.sqlstate == sqlstate::LOCK_NOT_AVAILABLE);
+                        let failure = if held_up {
+                            Failure::Retryable
+                        } else {
+                            error.failure()
+                        };
+                        if matches!(failure, Failure::Permanent | Failure::Ambiguous) {
+                            return Err(error);
+                        }
+                        last = Some(error);
+                        Event::BeginFailed(failure)
+                    }
+                },
+                Action::Sleep(pause) => {
+                    self.pool.drive().sleep(pause).await?;
+                    Event::Slept
+                }
+                Action::Finish(Verdict::Exhausted { attempts }) => {
+                    return Err(Error::RetriesExhausted {
+                        attempts,
+                        last: last.map(Box::new),
+                    });
+                }
+                Action::Finish(_) => {
+                    return Err(last.unwrap_or_else(|| {
+                        Error::ConnectionFailed("the claim could not be sent".to_owned())
+                    }));
+                }
+                other => unreachable!("{other:?} comes after BEGIN"),
+            };
+            action = machine
+                .step(event, started.elapsed(), fastrand::f64())
+                .expect("the driver answers what the machine asked for");
+        }
+    }
+
+    async fn attempt(&self, look: Look, limit: usize) -> Result<Vec<Arc<WorkLease>>> {
+        self.session.check()?;
+        let claim = Uuid::new_v4();
+        let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (text, after, window) = match look {
+            Look::Attention => {
+                let rows = (wanted * NOTICED).max(NOTICED_AT_LEAST);
+                (&self.compiled.attend, Uuid::nil(), rows)
+            }
+            Look::Window(after, window) => (&self.compiled.claim, after, window),
+        };
+        let mut params = self.params.clone();
+        params.extend([
+            uuid(self.session.id()),
+            Param::Text(self.process.clone()),
+            uuid(claim),
+        ]);
+        let mut verify = params.clone();
+        params.extend([uuid(after), Param::Int(window), Param::Int(wanted)]);
+        verify.push(Param::Text(self.session.component().to_owned()));
+        let trusted = self.session.trusted_for();
+        let stop = until_lost(Some(self.session.clone()), None);
+        let mut checkout = self.pool.checkout_unless(stop, Some(trusted)).await?;
+        let conn = checkout.conn();
+        let server = conn.server().clone();
+        // A look that goes on for long is a claim by SQL of the user's; a dead link is noticed within its limit.
+        let limit = if self.compiled.windowed {
+            (self.session.interval() / 4).min(STEP_LIMIT)
+        } else {
+            STEP_LIMIT
+        };
+        let outcome = conn
+            .transaction(
+                BEGIN,
+                Some((text, &params)),
+                (&self.compiled.verify, &verify),
+                COMMIT,
+                until_lost(Some(self.session.clone()), None),
+                limit,
+            )
+            .await;
+        // Durable on this server only, it is a lease all the same: a failover ends the session.
+        conn.take_doubtful_commit();
+        let unanswered = outcome.is_err() && conn.broken;
+        match outcome {
+            Ok(rows) if rows.is_empty() => {
+                self.session.lose(Loss::Gone);
+                Err(self
+                    .session
+                    .expired(&self.session.loss().unwrap_or(Loss::Gone)))
+            }
+            Ok(rows) => Ok(self.leases(&rows)),
+            Err(error) if unanswered => {
+                drop(checkout);
+                let unsettled = Unsettled { claim, server };
+                if matches!(error, Error::Interrupted) {
+                    lock(&self.unsettled).push(unsettled);
+                    return Err(error);
+                }
+                let found = self.settle(&unsettled, &error).await?;
+                if found.is_empty() {
+                    Err(error)
+                } else {
+                    Ok(found)
+                }
+            }
+            Err(error) => Err(explain_missing_schema(error)),
+        }
+    }
+
+    fn leases(&self, rows: &[Row]) -> Vec<Arc<WorkLease>> {
+        let lease = |row: &Row| {
+            let claimed = Claimed {
+                machine: row.get::<_, Option<Uuid>>("machine_id")?,
+                process: self.process.clone(),
+                session: self.session.id(),
+                token: row.get("token"),
+            };
+            let previous = row.get("last_interval_seconds");
+            let lease = WorkLease::leased(self.session.clone(), claimed, previous);
+            lease.begun();
+            Some(lease)
+        };
+        rows.iter().filter_map(lease).collect()
+    }
+
+    /// What a claim has leased whose answer was lost.
+    async fn settle(&self, unsettled: &Unsettled, cause: &Error) -> Result<Vec<Arc<WorkLease>>> {
+        let limit = self.session.trusted_for().max(Duration::from_secs(2));
+        if !retired(&self.pool, &unsettled.server, limit).await? {
+            return Err(ambiguous(&cause.to_string(), &TransactionId::default()));
+        }
+        let params = [
+            uuid(self.session.id()),
+            Param::Text(self.process.clone()),
+            uuid(unsettled.claim),
+        ];
+        let mut checkout = self.pool.checkout().await?;
+        let rows = checkout
+            .conn()
+            .query(queries::CLAIM_LEASED.sql, &params)
+            .await?;
+        Ok(self.leases(&rows))
+    }
+
+    async fn settle_left_over(&self) -> Result<()> {
+        loop {
+            let Some(unsettled) = lock(&self.unsettled).pop() else {
+                return Ok(());
+            };
+            match self.settle(&unsettled, &Error::Interrupted).await {
+                Ok(leases) => lock(&self.spare).extend(leases),
+                Err(error) => {
+                    lock(&self.unsettled).push(unsettled);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Cancels leases whose callers are gone.
+    async fn give_back(&self) -> Result<()> {
+        let spare = std::mem::take(&mut *lock(&self.spare));
+        let mut ends = Vec::with_capacity(spare.len());
+        for lease in &spare {
+            if let Ok(mut end) = lease.end(Ending::Cancel)
+                && end.begin().is_ok()
+            {
+                ends.push(end);
+            }
+        }
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let given: Vec<(&WorkLease, &Ending)> = ends
+            .iter()
+            .map(|end| (end.work().as_ref(), end.ending()))
+            .collect();
+        let params = ending_params(&given, &[], false, false);
+        let canceled = async {
+            let mut checkout = self.pool.checkout().await?;
+            let conn = checkout.conn();
+            conn.plain().await?;
+            conn.query(queries::WORK_CANCEL.sql, &params).await
+        };
+        match canceled.await {
+            Ok(_) => ends.iter_mut().for_each(crate::work::End::done),
+            // They go with the session at the latest; the next claim hands them out before that.
+            Err(error) => {
+                ends.iter_mut().for_each(|end| end.failed(&error));
+                lock(&self.spare).extend(spare);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tell(batch: &Batch<Claims>, mut entry: Entry<Claims>) {
+    let leases = std::mem::take(&mut entry.job.leases);
+    batch.tell(entry, Ok(leases));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

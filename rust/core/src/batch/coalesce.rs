@@ -1,0 +1,355 @@
+//! Calls that come while others are under way are done together.
+//!
+//! Whoever calls and finds nobody at it leads: it takes what waits, its own call with it, does that as one batch and
+//! tells everybody how theirs fared. What comes meanwhile waits; when a leader is done, one of those that wait leads next. So
+//! a call that is alone goes out at once, on the thread or task that made it, and batches grow just as large as the
+//! answer of the one before took. Nothing runs in the background, and nothing is done for a caller that is gone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::drive::Drive;
+use crate::error::{Error, Result};
+
+/// How long to wait for a place in a queue that is full.
+pub const ROOM_LIMIT: Duration = Duration::from_secs(30);
+/// A wait that is as long as it takes: what is waited for has limits of its own.
+const WITHOUT_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is done in batches.
+pub trait Runner: Send + Sync + Sized {
+    /// One call's wish.
+    type Job: Send;
+    /// What comes of it.
+    type Outcome: Send;
+
+    /// How many batches may be under way at once.
+    const LEADERS: usize;
+    /// How many calls may wait.
+    const ROOM: usize;
+
+    /// The most that a batch may weigh.
+    fn most(&self) -> usize;
+
+    /// What a job weighs.
+    fn weight(&self, job: &Self::Job) -> usize;
+
+    /// Does a batch, and tells each of its entries. Entries that are left when it fails go back to the head of the queue, so it
+    /// fails only for a reason of its caller's own, such as a signal.
+    fn run(&self, batch: &mut Batch<Self>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Its caller was gone when this was told.
+    fn orphaned(&self, outcome: Result<Self::Outcome>);
+}
+
+/// What a caller hears.
+enum Word<R: Runner> {
+    Outcome(usize, Result<R::Outcome>),
+    Lead(Leadership<R>),
+    Alone(Entry<R>),
+}
+
+/// A job and who waits for it.
+pub struct Entry<R: Runner> {
+    /// What is to be done.
+    pub job: R::Job,
+    position: usize,
+    caller: UnboundedSender<Word<R>>,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+impl<R: Runner> Entry<R> {
+    /// False once its caller is gone.
+    fn is_awaited(&self) -> bool {
+        !self.caller.is_closed()
+    }
+
+    /// Tells the caller; what nobody hears is handed back.
+    fn tell(self, outcome: Result<R::Outcome>) -> Option<Result<R::Outcome>> {
+        match self.caller.send(Word::Outcome(self.position, outcome)) {
+            Ok(()) => None,
+            Err(unheard) => match unheard.0 {
+                Word::Outcome(_, outcome) => Some(outcome),
+                Word::Lead(_) | Word::Alone(_) => None,
+            },
+        }
+    }
+}
+
+struct State<R: Runner> {
+    waiting: VecDeque<Entry<R>>,
+    leading: usize,
+}
+
+/// One queue, and those who work it off.
+pub struct Coalescer<R: Runner> {
+    /// What does the batches.
+    pub runner: R,
+    state: Mutex<State<R>>,
+    room: Arc<Semaphore>,
+}
+
+impl<R: Runner> Coalescer<R> {
+    /// An empty queue.
+    pub fn new(runner: R) -> Arc<Self> {
+        Arc::new(Coalescer {
+            runner,
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                leading: 0,
+            }),
+            room: Arc::new(Semaphore::new(R::ROOM)),
+        })
+    }
+
+    /// How many jobs wait for a batch.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Has one job done.
+    pub async fn call(self: &Arc<Self>, drive: &Drive, job: R::Job) -> Result<R::Outcome> {
+        let mut outcomes = self.call_all(drive, vec![job]).await?;
+        outcomes
+            .pop()
+            .unwrap_or_else(|| Err(Error::WorkState("a call without an outcome".to_owned())))
+    }
+
+    /// Has these jobs done; their outcomes, in the same order.
+    ///
+    /// Fails as a whole when there is no room in time, or when a signal ends the wait: jobs that no batch has taken by then
+    /// are not done.
+    pub async fn call_all(
+        self: &Arc<Self>,
+        drive: &Drive,
+        jobs: Vec<R::Job>,
+    ) -> Result<Vec<Result<R::Outcome>>> {
+        let room = Arc::new(self.room_for(drive, jobs.len()).await?);
+        let (caller, hears) = unbounded_channel();
+        let mut answers = Answers {
+            outcomes: jobs.iter().map(|_| None).collect(),
+            missing: jobs.len(),
+            hears,
+        };
+        let lead = {
+            let mut state = self.lock();
+            let entries = jobs.into_iter().enumerate().map(|(position, job)| Entry {
+                job,
+                position,
+                caller: caller.clone(),
+                _room: room.clone(),
+            });
+            state.waiting.extend(entries);
+            state.may_lead()
+        };
+        drop(caller);
+        if lead {
+            Leadership(Some(self.clone())).work().await?;
+        }
+        while answers.missing > 0 {
+            match answers.next(drive).await? {
+                Word::Outcome(position, outcome) => {
+                    answers.outcomes[position] = Some(outcome);
+                    answers.missing -= 1;
+                }
+                Word::Lead(leadership) => leadership.work().await?,
+                Word::Alone(entry) => {
+                    let mut batch = Batch {
+                        coalescer: self.clone(),
+                        entries: VecDeque::from([entry]),
+                        alone: true,
+                    };
+                    self.runner.run(&mut batch).await?;
+                }
+            }
+        }
+        Ok(answers.outcomes.into_iter().flatten().collect())
+    }
+
+    async fn room_for(&self, drive: &Drive, jobs: usize) -> Result<OwnedSemaphorePermit> {
+        let places = u32::try_from(jobs.clamp(1, R::ROOM)).unwrap_or(u32::MAX);
+        if let Ok(permit) = self.room.clone().try_acquire_many_owned(places) {
+            return Ok(permit);
+        }
+        let what = "waiting for a place in the queue";
+        let acquire = self.room.clone().acquire_many_owned(places);
+        match drive.wait(ROOM_LIMIT, what, acquire).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(Error::TimedOut(_)) => Err(Error::PoolExhausted(format!(
+                "{} calls were waiting ahead of this one for {} s: the database does not keep up with them",
+                R::ROOM,
+                ROOM_LIMIT.as_secs()
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a batch may hold, passing over those whose callers are gone.
+    fn take(&self) -> VecDeque<Entry<R>> {
+        let (mut taken, mut weight) = (VecDeque::new(), 0);
+        let mut abandoned = Vec::new();
+        let mut state = self.lock();
+        while let Some(entry) = state.waiting.pop_front() {
+            if !entry.is_awaited() {
+                abandoned.push(entry);
+                continue;
+            }
+            let its = self.runner.weight(&entry.job);
+            if weight > 0 && weight + its > self.runner.most() {
+                state.waiting.push_front(entry);
+                break;
+            }
+            weight += its;
+            taken.push_back(entry);
+        }
+        drop(state);
+        // Outside the lock: what a job does when it is dropped is its own affair.
+        drop(abandoned);
+        taken
+    }
+
+    /// Lets somebody who waits lead, if nobody else may.
+    fn promote(self: &Arc<Self>) {
+        loop {
+            let caller = {
+                let mut state = self.lock();
+                let Some(entry) = state.waiting.front() else {
+                    return;
+                };
+                let caller = entry.caller.clone();
+                if !state.may_lead() {
+                    return;
+                }
+                caller
+            };
+            let offered = caller.send(Word::Lead(Leadership(Some(self.clone()))));
+            match offered {
+                Ok(()) => return,
+                // Gone; it must not lead, and neither must its refusal promote again from within.
+                Err(refused) => {
+                    if let Word::Lead(mut leadership) = refused.0 {
+                        leadership.0 = None;
+                    }
+                    let gone = {
+                        let mut state = self.lock();
+                        state.leading -= 1;
+                        let gone = state.waiting.front().is_some_and(|e| !e.is_awaited());
+                        if gone {
+                            state.waiting.pop_front()
+                        } else {
+                            None
+                        }
+                    };
+                    drop(gone);
+                }
+            }
+        }
+    }
+}
+
+impl<R: Runner> State<R> {
+    fn may_lead(&mut self) -> bool {
+        let may = self.leading < R::LEADERS;
+        if may {
+            self.leading += 1;
+        }
+        may
+    }
+}
+
+struct Answers<R: Runner> {
+    outcomes: Vec<Option<Result<R::Outcome>>>,
+    missing: usize,
+    hears: UnboundedReceiver<Word<R>>,
+}
+
+impl<R: Runner> Answers<R> {
+    async fn next(&mut self, drive: &Drive) -> Result<Word<R>> {
+        if let Ok(word) = self.hears.try_recv() {
+            return Ok(word);
+        }
+        let word = drive
+            .wait(WITHOUT_LIMIT, "waiting for a batch", self.hears.recv())
+            .await?;
+        word.ok_or_else(|| Error::WorkState("a call was dropped from its queue".to_owned()))
+    }
+}
+
+/// The right and the duty to do the next batch. Dropped, it goes to somebody who waits.
+struct Leadership<R: Runner>(Option<Arc<Coalescer<R>>>);
+
+impl<R: Runner> Leadership<R> {
+    async fn work(self) -> Result<()> {
+        let Some(coalescer) = &self.0 else {
+            return Ok(());
+        };
+        let entries = coalescer.take();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch {
+            coalescer: coalescer.clone(),
+            entries,
+            alone: false,
+        };
+        coalescer.runner.run(&mut batch).await
+    }
+}
+
+impl<R: Runner> Drop for Leadership<R> {
+    fn drop(&mut self) {
+        if let Some(coalescer) = self.0.take() {
+            coalescer.lock().leading -= 1;
+            coalescer.promote();
+        }
+    }
+}
+
+/// What is done together. What is left of it when it is dropped goes back to the head of the queue.
+pub struct Batch<R: Runner> {
+    coalescer: Arc<Coalescer<R>>,
+    /// In the order of their calls.
+    pub entries: VecDeque<Entry<R>>,
+    /// It is one job, done by its own caller, who keeps nobody waiting.
+    pub alone: bool,
+}
+
+impl<R: Runner> Batch<R> {
+    /// Tells an entry that was taken out of the batch.
+    pub fn tell(&self, entry: Entry<R>, outcome: Result<R::Outcome>) {
+        if let Some(unheard) = entry.tell(outcome) {
+            self.coalescer.runner.orphaned(unheard);
+        }
+    }
+
+    /// Has its own caller do this entry, alone.
+    pub fn send_home(&self, entry: Entry<R>) {
+        let caller = entry.caller.clone();
+        // Whoever is gone wants nothing done.
+        drop(caller.send(Word::Alone(entry)));
+    }
+
+    /// Tells all that are left.
+    pub fn tell_all(&mut self, mut outcome: impl FnMut() -> Result<R::Outcome>) {
+        while let Some(entry) = self.entries.pop_front() {
+            self.tell(entry, outcome());
+        }
+    }
+}
+
+impl<R: Runner> Drop for Batch<R> {
+    fn drop(&mut self) {
+        let mut state = self.coalescer.lock();
+        while let Some(entry) = self.entries.pop_back() {
+            state.waiting.push_front(entry);
+        }
+    }
+}

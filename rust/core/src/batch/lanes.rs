@@ -1,0 +1,275 @@
+//! The queues of one `Connection`: one for each shape of ends, one for each session, process and eligibility of claims.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::claims::{ClaimJob, Claims};
+use super::coalesce::Coalescer;
+use super::ends::{EndJob, Ends};
+use crate::eligibility::{Compiled, Eligibility};
+use crate::error::{Error, Result};
+use crate::migrate::explain_missing_schema;
+use crate::pool::Pool;
+use crate::queries::{self, Query};
+use crate::reflect;
+use crate::session::SessionState;
+use crate::settle;
+use crate::tag::{Change, Shape, Tag, shape, shape_key};
+use crate::value::Param;
+use crate::work::{End, Ending, WorkLease, check_process};
+
+/// The connections for claims and ends, beside those of the pool: a callback that keeps one cannot hold these up.
+const CONNECTIONS: usize = 4;
+/// What those are set to. One plan for each statement, made of look-ups in indexes whatever the statistics say: a table that was
+/// empty when it was planned does not stay so. Nobody waits for a lock for long: an end that would is done by its own
+/// caller, on a connection of the pool.
+const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; \
+    SET default_transaction_read_only = off; SET lock_timeout = '100ms'; SET jit = off; \
+    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off";
+/// How long to look after an interrupt whether an end took effect.
+const QUICK_LOOK: Duration = Duration::from_millis(100);
+
+/// An eligibility with what tells it apart, so that equal ones share a queue.
+#[derive(Debug, Clone)]
+pub struct Declared {
+    /// What is declared.
+    pub eligibility: Eligibility,
+    /// Equal for equal ones.
+    pub fingerprint: Arc<str>,
+}
+
+impl Declared {
+    /// Checks it as far as that goes without a database.
+    pub fn new(eligibility: Eligibility) -> Result<Self> {
+        eligibility.check()?;
+        let fingerprint = format!("{eligibility:?}").into();
+        Ok(Declared {
+            eligibility,
+            fingerprint,
+        })
+    }
+}
+
+/// Ends of one shape, and where they were given.
+type Group = (Arc<Shape>, Vec<usize>, Vec<EndJob>);
+type Lane = (Uuid, String, Arc<str>);
+
+/// The queues.
+pub struct Lanes {
+    pool: Arc<Pool>,
+    own: Arc<Pool>,
+    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    ends: Mutex<HashMap<String, Arc<Coalescer<Ends>>>>,
+    claims: Mutex<HashMap<Lane, Arc<Coalescer<Claims>>>>,
+}
+
+impl Lanes {
+    /// None yet.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>) -> Self {
+        let (config, drive) = (pool.config().clone(), pool.drive().clone());
+        Lanes {
+            own: Pool::with_settings(config, drive, CONNECTIONS, Some(SETTINGS)),
+            pool,
+            shapes: Mutex::default(),
+            ends: Mutex::default(),
+            claims: Mutex::default(),
+        }
+    }
+
+    /// The statement that ends work so and makes these changes. Fails for a tag or a column that is not there.
+    pub async fn shape(
+        &self,
+        template: &'static Query,
+        changes: &[Change],
+    ) -> Result<(String, Arc<Shape>)> {
+        let key = shape_key(template.name, changes);
+        if let Some(known) = lock(&self.shapes).get(&key) {
+            return Ok((key, known.clone()));
+        }
+        let tags = if changes.is_empty() {
+            Vec::new()
+        } else {
+            self.tags().await?
+        };
+        let given = if template == &queries::WORK_FAIL {
+            9
+        } else {
+            6
+        };
+        let made = Arc::new(shape(template.sql, given, &tags, changes)?);
+        lock(&self.shapes).insert(key.clone(), made.clone());
+        Ok((key, made))
+    }
+
+    /// The same if it has been asked for before.
+    #[must_use]
+    pub fn known_shape(&self, ending: &Ending, changes: &[Change]) -> Option<Arc<Shape>> {
+        let key = shape_key(ending.query().name, changes);
+        lock(&self.shapes).get(&key).cloned()
+    }
+
+    async fn tags(&self) -> Result<Vec<Tag>> {
+        reflect::tags(&self.pool)
+            .await
+            .map_err(explain_missing_schema)
+    }
+
+    /// Ends work, with these changes of its machine's tags, in a transaction that others may share.
+    pub async fn end(&self, end: End, changes: Vec<Change>) -> Result<()> {
+        self.pool.check_usable()?;
+        let (key, shape) = self.shape(end.ending().query(), &changes).await?;
+        let (work, ending) = (end.work().clone(), end.ending().clone());
+        let job = EndJob::new(end, values(changes))?;
+        match self.lane(key, shape).call(self.pool.drive(), job).await {
+            Err(Error::Interrupted) => {
+                let committed = settle::quick_recorded(
+                    self.pool.config(),
+                    self.pool.drive(),
+                    work.claimed(),
+                    ending.event(),
+                    QUICK_LOOK,
+                );
+                let committed = committed.await;
+                if committed == Some(true)
+                    && let Ok(mut end) = work.end(ending)
+                    && end.begin().is_ok()
+                {
+                    end.done();
+                }
+                Err(Error::InterruptedCommit { committed })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Ends many at once; what came of each, in the same order.
+    pub async fn end_many(&self, ends: Vec<(End, Vec<Change>)>) -> Result<Vec<Result<()>>> {
+        self.pool.check_usable()?;
+        let count = ends.len();
+        let mut outcomes: Vec<Option<Result<()>>> = (0..count).map(|_| None).collect();
+        let mut groups: HashMap<String, Group> = HashMap::new();
+        for (position, (end, changes)) in ends.into_iter().enumerate() {
+            let prepared = match self.shape(end.ending().query(), &changes).await {
+                Ok((key, shape)) => EndJob::new(end, values(changes)).map(|job| (key, shape, job)),
+                Err(error @ Error::Interrupted) => return Err(error),
+                Err(error) => Err(error),
+            };
+            match prepared {
+                Ok((key, shape, job)) => {
+                    let group = groups
+                        .entry(key)
+                        .or_insert_with(|| (shape, Vec::new(), Vec::new()));
+                    group.1.push(position);
+                    group.2.push(job);
+                }
+                Err(error) => outcomes[position] = Some(Err(error)),
+            }
+        }
+        for (key, (shape, positions, jobs)) in groups {
+            let ended = self
+                .lane(key, shape)
+                .call_all(self.pool.drive(), jobs)
+                .await?;
+            for (position, outcome) in positions.into_iter().zip(ended) {
+                outcomes[position] = Some(outcome);
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn lane(&self, key: String, shape: Arc<Shape>) -> Arc<Coalescer<Ends>> {
+        let mut ends = lock(&self.ends);
+        let make = || Coalescer::new(Ends::new(self.own.clone(), self.pool.clone(), shape));
+        ends.entry(key).or_insert_with(make).clone()
+    }
+
+    /// Leases up to `limit` machines that are eligible; none when there are none to be found now.
+    pub async fn claim(
+        &self,
+        session: &Arc<SessionState>,
+        process: &str,
+        declared: &Declared,
+        limit: usize,
+    ) -> Result<Vec<Arc<WorkLease>>> {
+        self.pool.check_usable()?;
+        session.check()?;
+        let key = (
+            session.id(),
+            process.to_owned(),
+            declared.fingerprint.clone(),
+        );
+        let known = lock(&self.claims).get(&key).cloned();
+        let lane = match known {
+            Some(lane) => lane,
+            None => self.claim_lane(key, session, declared).await?,
+        };
+        lane.call(self.pool.drive(), ClaimJob::new(limit)).await
+    }
+
+    /// The statements that claim by an eligibility, for whoever wants to see their plans.
+    pub async fn compiled(&self, declared: &Declared) -> Result<Compiled> {
+        self.pool.check_usable()?;
+        declared.eligibility.compile(&self.tags().await?)
+    }
+
+    async fn claim_lane(
+        &self,
+        key: Lane,
+        session: &Arc<SessionState>,
+        declared: &Declared,
+    ) -> Result<Arc<Coalescer<Claims>>> {
+        check_process(&key.1)?;
+        let compiled = self.compiled(declared).await?;
+        let params = declared.eligibility.params.clone();
+        // A query of the user's is planned as users' queries are.
+        let pool = if compiled.windowed {
+            &self.own
+        } else {
+            &self.pool
+        };
+        let claims = Claims::new(pool.clone(), session.clone(), &key.1, compiled, params);
+        let mut lanes = lock(&self.claims);
+        // Those of sessions that are gone will not be asked again.
+        lanes.retain(|_, lane| lane.runner.session().loss().is_none());
+        Ok(lanes
+            .entry(key)
+            .or_insert_with(|| Coalescer::new(claims))
+            .clone())
+    }
+
+    /// Closes their connections.
+    pub async fn close(&self) {
+        self.own.close().await;
+    }
+
+    /// How many calls wait for a batch, for people.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let ends: usize = lock(&self.ends).values().map(|lane| lane.waiting()).sum();
+        let claims: usize = lock(&self.claims).values().map(|lane| lane.waiting()).sum();
+        ends + claims
+    }
+}
+
+/// The values of changes, in the order of their shape's parameters.
+#[must_use]
+pub fn values(changes: Vec<Change>) -> Vec<Param> {
+    let of = |change| match change {
+        Change::Set { values, .. } => values,
+        Change::Clear { .. } => Vec::new(),
+    };
+    changes
+        .into_iter()
+        .flat_map(of)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

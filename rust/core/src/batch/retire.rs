@@ -1,0 +1,42 @@
+//! Making sure that a statement whose answer was lost is over, so that what it did can be looked up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::pool::{Pool, Server};
+use crate::queries;
+use crate::value::Param;
+
+/// Waits until the backend is gone that served a connection which was given up, and ends it if it can; false when it is still
+/// there after `limit`, or when that cannot be told.
+pub(super) async fn retired(pool: &Arc<Pool>, server: &Server, limit: Duration) -> Result<bool> {
+    let (Some(pid), Some(started)) = (server.pid, &server.started) else {
+        return Ok(false);
+    };
+    let params = [Param::Int(i64::from(pid)), Param::Text(started.clone())];
+    let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let looked = async {
+            let mut checkout = pool.checkout().await?;
+            checkout
+                .conn()
+                .query(queries::SERVER_RETIRE.sql, &params)
+                .await
+        };
+        match looked.await {
+            Ok(rows) if rows.is_empty() => return Ok(true),
+            Ok(_) => {}
+            Err(error @ (Error::Interrupted | Error::Config(_))) => return Err(error),
+            // The server may be restarting.
+            Err(_) => pause = pause.max(Duration::from_millis(100)),
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        pool.drive().sleep(pause.min(left)).await?;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,101 @@
+//! How far a claim may look when nothing is found: a pure budget of machines to examine.
+//!
+//! In a fleet where few machines are eligible, each look costs as much as the machines that it passes over. So looks go on
+//! where the last one ended, and what they may examine in vain refills at a steady rate. That spreads a sweep over the
+//! whole fleet, in `machines / rate` seconds at the latest, and bounds what idle polling costs. A fleet that fits into
+//! one window is always looked at as a whole.
+
+use std::time::Duration;
+
+use crate::lease::Moment;
+
+/// The fewest machines that one look examines.
+pub const FIRST_WINDOW: i64 = 2_000;
+/// The most.
+pub const LARGEST_WINDOW: i64 = 20_000;
+/// What may be examined at once after a quiet time.
+pub const BURST: f64 = 200_000.0;
+/// Machines a second, where nothing tells of changes: under one percent of a core.
+pub const RATE: f64 = 5_000.0;
+/// The same where triggers tell of changes, so that the sweep only has to find what they missed.
+pub const WATCHED_RATE: f64 = 1_000.0;
+
+/// The budget of one process here.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    left: f64,
+    at: Option<Moment>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget {
+            left: BURST,
+            at: None,
+        }
+    }
+}
+
+impl Budget {
+    /// Refills for the time since the last call.
+    pub fn refill(&mut self, now: Moment, watched: bool) {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.since(at));
+        let rate = if watched { WATCHED_RATE } else { RATE };
+        self.left = (self.left + passed.as_secs_f64() * rate).min(BURST);
+        self.at = Some(now);
+    }
+
+    /// How many machines the next look may examine, which would like `wanted`; none when the budget is used up.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)]
+    pub fn allows(&self, wanted: i64) -> Option<i64> {
+        // A small look costs nearly as much as a larger one.
+        let allowed = wanted.min(self.left as i64);
+        (allowed >= FIRST_WINDOW.min(wanted)).then_some(allowed)
+    }
+
+    /// A look has examined so many and did not find what it was for.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn spend(&mut self, examined: i64) {
+        self.left = (self.left - examined as f64).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> Moment {
+        Moment::since_boot(Duration::from_secs_f64(seconds))
+    }
+
+    #[test]
+    fn a_sweep_goes_on_at_its_rate_once_the_burst_is_used_up() {
+        let mut budget = Budget::default();
+        budget.refill(at(0.0), false);
+        budget.spend(200_000);
+        assert_eq!(budget.allows(FIRST_WINDOW), None);
+        budget.refill(at(0.4), false);
+        assert_eq!(budget.allows(LARGEST_WINDOW), Some(2_000));
+        budget.refill(at(4.0), false);
+        assert_eq!(budget.allows(LARGEST_WINDOW), Some(20_000));
+    }
+
+    #[test]
+    fn it_is_slower_where_changes_are_told() {
+        let mut budget = Budget::default();
+        budget.refill(at(0.0), true);
+        budget.spend(200_000);
+        budget.refill(at(2.0), true);
+        assert_eq!(budget.allows(LARGEST_WINDOW), Some(2_000));
+    }
+
+    #[test]
+    fn a_pause_saves_no_more_than_the_burst() {
+        let mut budget = Budget::default();
+        budget.refill(at(0.0), false);
+        budget.refill(at(1e6), false);
+        budget.spend(150_000);
+        assert_eq!(budget.allows(60_000), Some(50_000));
+    }
+}

@@ -1,0 +1,376 @@
+//! Which machines need a process, as a declaration that is compiled into the claim. Pure.
+//!
+//! The claim adds what every claim has to see to: not leased by this process or one that excludes it, not in backoff, not
+//! held by an operator, not in quarantine. Every look at another table is a subquery behind `OFFSET 0`, which the planner
+//! does not turn into a join: each machine costs a handful of look-ups in indexes, whatever the statistics say.
+
+use std::fmt::Write;
+
+use crate::error::{Error, Result};
+use crate::queries;
+use crate::tag::{Tag, find, quoted};
+use crate::value::Param;
+
+/// What a process asks of a machine.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Eligibility {
+    /// Tags that it must have, by name.
+    pub having: Vec<String>,
+    /// Tags that it must not have, by name.
+    pub lacking: Vec<String>,
+    /// A condition over `machines` and the tables of the tags that it must have; parameters from `$1` on.
+    pub condition: Option<String>,
+    /// What the condition, the order and the statement refer to.
+    pub params: Vec<Param>,
+    /// An order over the same tables; without it the order is that of ids, from a random one on.
+    pub order: Option<String>,
+    /// A query for the machines in place of all that.
+    pub sql: Option<String>,
+}
+
+/// The statements that claim by an eligibility. Their own parameters come after those of the eligibility.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Claims from a window of ids; from all machines where `windowed` is false.
+    pub claim: String,
+    /// Claims from what the attention table names.
+    pub attend: String,
+    /// Drops what is not eligible any more, and tells what stays.
+    pub verify: String,
+    /// The last id of a window.
+    pub window_end: String,
+    /// Whether ids are gone through window by window.
+    pub windowed: bool,
+    /// How many parameters the eligibility has itself.
+    pub params: usize,
+}
+
+impl Eligibility {
+    /// What can be said without a database: contradictions.
+    pub fn check(&self) -> Result<()> {
+        let declared = !self.having.is_empty()
+            || !self.lacking.is_empty()
+            || self.condition.is_some()
+            || self.order.is_some();
+        if self.sql.is_some() && declared {
+            return Err(invalid(
+                "sql stands alone: leave out having, lacking, where and order_by, and say in the statement what they say",
+            ));
+        }
+        if self.sql.is_none() && !declared {
+            return Err(invalid(
+                "an eligibility that asks for nothing makes every machine eligible for ever: give lacking=, where= or sql=",
+            ));
+        }
+        for (position, name) in self.having.iter().enumerate() {
+            if self.lacking.contains(name) {
+                return Err(invalid(&format!(
+                    "tag {name:?} is both in having and in lacking"
+                )));
+            }
+            if self.having[..position].contains(name) {
+                return Err(invalid(&format!("tag {name:?} is twice in having")));
+            }
+        }
+        for (what, text) in [
+            ("where", &self.condition),
+            ("order_by", &self.order),
+            ("sql", &self.sql),
+        ] {
+            if let Some(text) = text {
+                check_text(what, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the statements. Fails for a tag that the database does not have.
+    pub fn compile(&self, tags: &[Tag]) -> Result<Compiled> {
+        self.check()?;
+        let given = self.params.len();
+        let windowed = self.sql.is_none() && self.order.is_none();
+        let (source, eligible) = match &self.sql {
+            Some(sql) => {
+                let source = format!("(\n{sql}\n) AS machines");
+                (source, "true".to_owned())
+            }
+            None => (self.source(tags, windowed)?, self.conditions(tags)?),
+        };
+        let order = self
+            .order
+            .as_ref()
+            .map_or(String::new(), |order| format!("ORDER BY {order}\n"));
+        let anchor = self.anchor(tags)?;
+        let judged = match &self.sql {
+            Some(sql) => {
+                format!("leased.machine_id IN (SELECT machine_id FROM (\n{sql}\n) AS machines)")
+            }
+            None => format!(
+                "EXISTS (SELECT 1 FROM {} WHERE {eligible} OFFSET 0)",
+                self.one_machine(tags, "leased.machine_id")?
+            ),
+        };
+        let attended = judged.replace("leased.machine_id", "noticed.machine_id");
+        let fill = |template: &str| {
+            renumbered(template, given)
+                .replace("/*order*/", &order)
+                .replace("/*anchor*/ machines", &quoted(&anchor))
+                .replace("/*source*/ machines", &source)
+                .replace(
+                    "/*key*/ machines",
+                    &if self.sql.is_some() {
+                        "machines".to_owned()
+                    } else {
+                        quoted(&anchor)
+                    },
+                )
+                .replace("/*eligible*/ true", &eligible)
+                .replace("/*judged*/ true", &judged)
+                .replace("/*attended*/ true", &attended)
+        };
+        Ok(Compiled {
+            claim: fill(queries::CLAIM_SCAN.sql),
+            attend: fill(queries::CLAIM_ATTEND.sql),
+            verify: fill(queries::CLAIM_VERIFY.sql),
+            window_end: queries::CLAIM_WINDOW_END
+                .sql
+                .replace("/*anchor*/ machines", &quoted(&anchor)),
+            windowed,
+            params: given,
+        })
+    }
+
+    /// The table whose ids are gone through: the first tag that a machine must have, as it has the fewest rows.
+    fn anchor(&self, tags: &[Tag]) -> Result<String> {
+        match self.having.first() {
+            Some(name) => Ok(find(tags, name)?.table.clone()),
+            None => Ok("machines".to_owned()),
+        }
+    }
+
+    /// The rows to judge: the anchor's, and beside each the machine's other rows.
+    fn source(&self, tags: &[Tag], windowed: bool) -> Result<String> {
+        let anchor = quoted(&self.anchor(tags)?);
+        let rows = if windowed {
+            format!("(SELECT * FROM {anchor} WHERE machine_id > /*after*/ ORDER BY machine_id LIMIT /*window*/) AS {anchor}")
+                .replace("/*after*/", &format!("${}", self.params.len() + 4))
+                .replace("/*window*/", &format!("${}", self.params.len() + 5))
+        } else {
+            anchor.clone()
+        };
+        self.beside(tags, rows, &format!("{anchor}.machine_id"))
+    }
+
+    /// The same for one machine.
+    fn one_machine(&self, tags: &[Tag], id: &str) -> Result<String> {
+        let anchor = quoted(&self.anchor(tags)?);
+        let rows = format!("(SELECT * FROM {anchor} WHERE machine_id = {id} OFFSET 0) AS {anchor}");
+        self.beside(tags, rows, id)
+    }
+
+    fn beside(&self, tags: &[Tag], mut source: String, id: &str) -> Result<String> {
+        let mut others: Vec<&str> = Vec::new();
+        for name in self.having.iter().skip(1) {
+            others.push(&find(tags, name)?.table);
+        }
+        let speaks_of_machines = |text: &Option<String>| {
+            text.as_ref()
+                .is_some_and(|text| text.to_ascii_lowercase().contains("machine_created_at"))
+        };
+        if !self.having.is_empty()
+            && (speaks_of_machines(&self.condition) || speaks_of_machines(&self.order))
+        {
+            others.push("machines");
+        }
+        for table in others {
+            let table = quoted(table);
+            let _ = write!(
+                source,
+                "\n        CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {table}.machine_id = {id} OFFSET 0) AS {table}"
+            );
+        }
+        Ok(source)
+    }
+
+    /// What must hold of the rows besides what every claim sees to.
+    fn conditions(&self, tags: &[Tag]) -> Result<String> {
+        let id = format!("{}.machine_id", quoted(&self.anchor(tags)?));
+        let mut conditions = Vec::new();
+        for name in &self.lacking {
+            let table = quoted(&find(tags, name)?.table);
+            conditions.push(format!(
+                "NOT EXISTS (SELECT 1 FROM {table} AS lacking WHERE lacking.machine_id = {id} OFFSET 0)"
+            ));
+        }
+        if let Some(condition) = &self.condition {
+            conditions.push(format!("(\n{condition}\n)"));
+        }
+        if conditions.is_empty() {
+            conditions.push("true".to_owned());
+        }
+        Ok(conditions.join("\n        AND "))
+    }
+}
+
+fn invalid(message: &str) -> Error {
+    Error::Value {
+        message: message.to_owned(),
+        out_of_range: true,
+    }
+}
+
+/// Refuses a text that would break out of its place: an empty one, one with NUL, or with parentheses that do not match.
+fn check_text(what: &str, text: &str) -> Result<()> {
+    if text.trim().is_empty() {
+        return Err(invalid(&format!("{what} is empty: leave it out")));
+    }
+    if text.contains('\0') {
+        return Err(invalid(&format!("{what} contains a NUL character")));
+    }
+    let mut depth = 0_i64;
+    for part in code(text) {
+        for character in part.chars() {
+            match character {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                ';' => {
+                    return Err(invalid(&format!(
+                        "{what} contains a semicolon: it is one expression or statement, without an end"
+                    )));
+                }
+                _ => {}
+            }
+            if depth < 0 {
+                break;
+            }
+        }
+    }
+    if depth != 0 {
+        return Err(invalid(&format!(
+            "{what} has parentheses that do not match"
+        )));
+    }
+    Ok(())
+}
+
+/// The parts of an SQL text outside strings, quoted names and comments.
+fn code(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let next = ["'", "\"", "--", "/*", "$$"]
+            .iter()
+            .filter_map(|mark| rest.find(mark).map(|at| (at, *mark)))
+            .min();
+        let Some((at, mark)) = next else {
+            parts.push(rest);
+            break;
+        };
+        parts.push(&rest[..at]);
+        let end = match mark {
+            "--" => "\n",
+            "/*" => "*/",
+            other => other,
+        };
+        let inside = &rest[at + mark.len()..];
+        rest = inside.find(end).map_or("", |to| &inside[to + end.len()..]);
+    }
+    parts
+}
+
+/// A statement of ours with its parameters numbered after `given` others.
+fn renumbered(sql: &str, given: usize) -> String {
+    let mut text = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..=at]);
+        rest = &rest[at + 1..];
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        if let Ok(number) = rest[..digits].parse::<usize>() {
+            let _ = write!(text, "{}", number + given);
+            rest = &rest[digits..];
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags() -> Vec<Tag> {
+        ["provided", "agent_started"]
+            .map(|name| Tag {
+                name: name.to_owned(),
+                table: format!("machine_{name}"),
+                fields: vec![],
+            })
+            .to_vec()
+    }
+
+    fn eligibility() -> Eligibility {
+        Eligibility {
+            having: vec!["provided".to_owned()],
+            lacking: vec!["agent_started".to_owned()],
+            condition: Some("machine_provided.provider = $1 -- mind the (comment".to_owned()),
+            params: vec![Param::Text("Equinix".to_owned())],
+            ..Eligibility::default()
+        }
+    }
+
+    #[test]
+    fn our_parameters_come_after_the_users() {
+        assert_eq!(renumbered("a = $1 AND b = $12", 2), "a = $3 AND b = $14");
+        let compiled = eligibility().compile(&tags()).unwrap();
+        assert!(compiled.claim.contains("machine_provided.provider = $1 --"));
+        assert!(
+            compiled.claim.contains("machine_id > $5"),
+            "{}",
+            compiled.claim
+        );
+        assert!(!compiled.claim.contains("/*"), "{}", compiled.claim);
+        assert!(!compiled.verify.contains("/*"), "{}", compiled.verify);
+        assert!(!compiled.attend.contains("/*"), "{}", compiled.attend);
+    }
+
+    #[test]
+    fn an_unknown_tag_is_told_with_those_that_are_known() {
+        let mut wanted = eligibility();
+        wanted.lacking.push("agent_stared".to_owned());
+        let told = wanted.compile(&tags()).unwrap_err().to_string();
+        assert!(
+            told.contains("agent_stared") && told.contains("provided, agent_started"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let refused = |change: &dyn Fn(&mut Eligibility)| {
+            let mut wanted = eligibility();
+            change(&mut wanted);
+            wanted.check().unwrap_err().to_string()
+        };
+        assert!(refused(&|e| e.lacking.push("provided".to_owned())).contains("both"));
+        assert!(refused(&|e| e.having.push("provided".to_owned())).contains("twice"));
+        assert!(refused(&|e| e.sql = Some("SELECT 1".to_owned())).contains("alone"));
+        assert!(
+            refused(&|e| e.condition = Some("true) OR (true".to_owned())).contains("parentheses")
+        );
+        assert!(
+            refused(&|e| e.condition = Some("true; DROP TABLE work".to_owned()))
+                .contains("semicolon")
+        );
+        assert!(refused(&|e| e.condition = Some(" ".to_owned())).contains("empty"));
+        assert!(Eligibility::default().check().is_err());
+    }
+
+    #[test]
+    fn strings_and_comments_are_not_code() {
+        assert!(check_text("where", "a = ')' AND \"b)\" = $$)$$ /* ) */ -- )").is_ok());
+        assert!(check_text("where", "(a").is_err());
+    }
+}

@@ -1,0 +1,412 @@
+//! `bmdb._core.Batches`, `Eligibility` and `Change`: claims and ends without callbacks.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bmdb_core::batch::lanes::Declared;
+use bmdb_core::connection::Connection as Core;
+use bmdb_core::eligibility;
+use bmdb_core::error::{Error, Result};
+use bmdb_core::queries::{self, Query};
+use bmdb_core::tag;
+use bmdb_core::work::{End, WorkLease};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::backoff::Backoff;
+use crate::drive;
+use crate::error::to_python;
+use crate::session::Session;
+use crate::value::param_from_python;
+use crate::work::{Work, ending};
+
+/// Which machines need a process; see `bmdb.eligible`.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Eligibility {
+    declared: Declared,
+    having: Py<PyTuple>,
+    lacking: Py<PyTuple>,
+    params: Py<PyTuple>,
+}
+
+fn names(given: &Bound<'_, PyTuple>) -> PyResult<Vec<String>> {
+    given.iter().map(|name| name.extract()).collect()
+}
+
+#[pymethods]
+impl Eligibility {
+    #[new]
+    #[pyo3(signature = (having, lacking, condition, params, order, sql))]
+    fn new(
+        py: Python<'_>,
+        having: Bound<'_, PyTuple>,
+        lacking: Bound<'_, PyTuple>,
+        condition: Option<String>,
+        params: Bound<'_, PyTuple>,
+        order: Option<String>,
+        sql: Option<String>,
+    ) -> PyResult<Self> {
+        let eligibility = eligibility::Eligibility {
+            having: names(&having)?,
+            lacking: names(&lacking)?,
+            condition,
+            params: params
+                .iter()
+                .map(|param| param_from_python(&param))
+                .collect::<PyResult<_>>()?,
+            order,
+            sql,
+        };
+        Ok(Eligibility {
+            declared: Declared::new(eligibility).map_err(|error| to_python(py, error))?,
+            having: having.unbind(),
+            lacking: lacking.unbind(),
+            params: params.unbind(),
+        })
+    }
+
+    /// Names of the tags that a machine must have.
+    #[getter]
+    fn having(&self, py: Python<'_>) -> Py<PyTuple> {
+        self.having.clone_ref(py)
+    }
+
+    /// Names of the tags that a machine must not have.
+    #[getter]
+    fn lacking(&self, py: Python<'_>) -> Py<PyTuple> {
+        self.lacking.clone_ref(py)
+    }
+
+    /// The condition in SQL, or None.
+    #[getter]
+    fn r#where(&self) -> Option<&str> {
+        self.declared.eligibility.condition.as_deref()
+    }
+
+    /// What the SQL refers to by $1, $2 and so on.
+    #[getter]
+    fn params(&self, py: Python<'_>) -> Py<PyTuple> {
+        self.params.clone_ref(py)
+    }
+
+    /// The order in SQL, or None.
+    #[getter]
+    fn order_by(&self) -> Option<&str> {
+        self.declared.eligibility.order.as_deref()
+    }
+
+    /// The whole query, or None.
+    #[getter]
+    fn sql(&self) -> Option<&str> {
+        self.declared.eligibility.sql.as_deref()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<Eligibility>()
+            .is_ok_and(|other| other.get().declared.fingerprint == self.declared.fingerprint)
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.declared.fingerprint.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let declared = &self.declared.eligibility;
+        let mut parts = Vec::new();
+        for (name, tuple) in [("having", &self.having), ("lacking", &self.lacking)] {
+            if !tuple.bind(py).is_empty() {
+                parts.push(format!("{name}={}", tuple.bind(py).repr()?));
+            }
+        }
+        let texts = [
+            ("where", &declared.condition),
+            ("order_by", &declared.order),
+            ("sql", &declared.sql),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                parts.push(format!("{name}={text:?}"));
+            }
+        }
+        if !declared.params.is_empty() {
+            // Values may be secrets, and belong to nobody's log.
+            parts.push(format!("params=<{}>", declared.params.len()));
+        }
+        Ok(format!("eligible({})", parts.join(", ")))
+    }
+}
+
+/// What the end of work changes of a tag; see `bmdb.set_tag` and `bmdb.clear_tag`.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Change {
+    change: tag::Change,
+    values: Option<Py<PyDict>>,
+}
+
+#[pymethods]
+impl Change {
+    /// `values`: columns and values to set, or None to clear the tag.
+    #[new]
+    fn new(tag: String, values: Option<Bound<'_, PyDict>>) -> PyResult<Self> {
+        let change = match &values {
+            None => tag::Change::Clear { tag },
+            Some(values) => tag::Change::Set {
+                tag,
+                values: values
+                    .iter()
+                    .map(|(column, value)| Ok((column.extract()?, param_from_python(&value)?)))
+                    .collect::<PyResult<_>>()?,
+            },
+        };
+        Ok(Change {
+            change,
+            values: values.map(Bound::unbind),
+        })
+    }
+
+    /// The tag's name.
+    #[getter]
+    fn tag(&self) -> &str {
+        self.change.tag()
+    }
+
+    /// Columns and values, or None if the tag is cleared.
+    #[getter]
+    fn values(&self, py: Python<'_>) -> PyResult<Option<Py<PyDict>>> {
+        self.values
+            .as_ref()
+            .map(|values| Ok(values.bind(py).copy()?.unbind()))
+            .transpose()
+    }
+
+    fn __repr__(&self) -> String {
+        match &self.change {
+            tag::Change::Clear { tag } => format!("clear_tag({tag:?})"),
+            tag::Change::Set { tag, values } => {
+                let columns = values.iter().map(|(column, _)| format!(", {column}=..."));
+                format!("set_tag({tag:?}{})", columns.collect::<String>())
+            }
+        }
+    }
+}
+
+/// One end: the work, its kind, the changes, the cause and the backoff of a failure.
+type GivenEnd<'py> = (
+    Bound<'py, Work>,
+    String,
+    Vec<Bound<'py, Change>>,
+    Option<String>,
+    Option<Bound<'py, Backoff>>,
+);
+
+/// The core's claims and ends without callbacks, of one connection.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Batches {
+    core: Arc<Core>,
+}
+
+impl Batches {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Batches { core }
+    }
+}
+
+fn of_kind(kind: &str) -> PyResult<&'static Query> {
+    match kind {
+        "finish" => Ok(&queries::WORK_FINISH),
+        "fail" => Ok(&queries::WORK_FAIL),
+        "cancel" => Ok(&queries::WORK_CANCEL),
+        other => Err(PyValueError::new_err(format!(
+            "work cannot end by {other:?}"
+        ))),
+    }
+}
+
+pub(crate) fn changes(given: &[Bound<'_, Change>]) -> Vec<tag::Change> {
+    given
+        .iter()
+        .map(|change| change.get().change.clone())
+        .collect()
+}
+
+fn works(py: Python<'_>, leases: Vec<Arc<WorkLease>>) -> PyResult<Py<PyAny>> {
+    let works = PyList::empty(py);
+    for lease in leases {
+        works.append(Py::new(py, Work::new(lease))?)?;
+    }
+    Ok(works.into_any().unbind())
+}
+
+/// None for each that ended, else its error.
+fn verdicts(py: Python<'_>, outcomes: Vec<Result<()>>) -> PyResult<Py<PyAny>> {
+    let verdicts = PyList::empty(py);
+    for outcome in outcomes {
+        match outcome {
+            Ok(()) => verdicts.append(py.None())?,
+            Err(error) => verdicts.append(to_python(py, error).into_value(py))?,
+        }
+    }
+    Ok(verdicts.into_any().unbind())
+}
+
+#[pymethods]
+impl Batches {
+    /// Leases up to `limit` eligible machines: a list, empty when there are none.
+    fn claim(
+        &self,
+        py: Python<'_>,
+        session: &Session,
+        process: &str,
+        eligibility: &Eligibility,
+        limit: usize,
+    ) -> PyResult<Py<PyAny>> {
+        let claim = self
+            .core
+            .lanes()
+            .claim(session.state(), process, &eligibility.declared, limit);
+        let leases = drive::run(py, claim)?;
+        works(py, leases)
+    }
+
+    fn claim_async<'py>(
+        &self,
+        py: Python<'py>,
+        session: &Session,
+        process: String,
+        eligibility: &Eligibility,
+        limit: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, session) = (self.core.clone(), session.state().clone());
+        let declared = eligibility.declared.clone();
+        let claim = async move {
+            core.lanes()
+                .claim(&session, &process, &declared, limit)
+                .await
+        };
+        drive::spawn(py, claim, works)
+    }
+
+    /// The statements that claim by an eligibility: (claim, attend, verify, window_end).
+    fn statements(
+        &self,
+        py: Python<'_>,
+        eligibility: &Eligibility,
+    ) -> PyResult<(String, String, String, String)> {
+        let compiled = drive::run(py, self.core.lanes().compiled(&eligibility.declared))?;
+        Ok((
+            compiled.claim,
+            compiled.attend,
+            compiled.verify,
+            compiled.window_end,
+        ))
+    }
+
+    /// Gets ready to make these changes at an end of this kind with a callback.
+    fn prepare(&self, py: Python<'_>, kind: &str, changed: Vec<Bound<'_, Change>>) -> PyResult<()> {
+        let (query, changed) = (of_kind(kind)?, changes(&changed));
+        drive::run(py, self.core.lanes().shape(query, &changed)).map(drop)
+    }
+
+    fn prepare_async<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        changed: Vec<Bound<'_, Change>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (core, query, changed) = (self.core.clone(), of_kind(kind)?, changes(&changed));
+        let prepare = async move { core.lanes().shape(query, &changed).await.map(drop) };
+        drive::spawn(py, prepare, |py, ()| Ok(py.None()))
+    }
+
+    /// Ends work: "finish", "fail" (with a cause, and a Backoff or None) or "cancel".
+    #[pyo3(signature = (work, kind, changed, cause=None, backoff=None))]
+    fn end(
+        &self,
+        py: Python<'_>,
+        work: &Work,
+        kind: &str,
+        changed: Vec<Bound<'_, Change>>,
+        cause: Option<&str>,
+        backoff: Option<&Backoff>,
+    ) -> PyResult<()> {
+        let end = ending(py, work, kind, cause, backoff)?;
+        let changed = changes(&changed);
+        drive::run(py, self.core.lanes().end(end, changed))
+    }
+
+    #[pyo3(signature = (work, kind, changed, cause=None, backoff=None))]
+    fn end_async<'py>(
+        &self,
+        py: Python<'py>,
+        work: &Work,
+        kind: &str,
+        changed: Vec<Bound<'_, Change>>,
+        cause: Option<&str>,
+        backoff: Option<&Backoff>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let end = ending(py, work, kind, cause, backoff)?;
+        let (core, changed) = (self.core.clone(), changes(&changed));
+        let end = async move { core.lanes().end(end, changed).await };
+        drive::spawn(py, end, |py, ()| Ok(py.None()))
+    }
+
+    /// Ends many: for each None, or the error that it would have raised alone.
+    fn end_many(&self, py: Python<'_>, ends: Vec<GivenEnd<'_>>) -> PyResult<Py<PyAny>> {
+        let (prepared, refused) = prepare(py, ends)?;
+        let ended = drive::run(py, self.core.lanes().end_many(prepared))?;
+        verdicts(py, merged(ended, refused))
+    }
+
+    fn end_many_async<'py>(
+        &self,
+        py: Python<'py>,
+        ends: Vec<GivenEnd<'py>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (prepared, refused) = prepare(py, ends)?;
+        let core = self.core.clone();
+        let end = async move { Ok(merged(core.lanes().end_many(prepared).await?, refused)) };
+        drive::spawn(py, end, verdicts)
+    }
+}
+
+/// Ends that can be tried, with the changes of each.
+type Prepared = Vec<(End, Vec<tag::Change>)>;
+type Refused = Vec<Option<Error>>;
+
+/// Those that can be tried, and for each given one the error if it cannot.
+fn prepare(py: Python<'_>, ends: Vec<GivenEnd<'_>>) -> PyResult<(Prepared, Refused)> {
+    let mut prepared = Vec::with_capacity(ends.len());
+    let mut refused = Vec::with_capacity(ends.len());
+    for (work, kind, changed, cause, backoff) in ends {
+        let backoff = backoff.as_ref().map(|backoff| backoff.get());
+        let made = crate::work::made(py, work.get(), &kind, cause.as_deref(), backoff)?;
+        refused.push(match work.get().lease().end(made) {
+            Ok(end) => {
+                prepared.push((end, changes(&changed)));
+                None
+            }
+            Err(error) => Some(error),
+        });
+    }
+    Ok((prepared, refused))
+}
+
+fn merged(ended: Vec<Result<()>>, refused: Refused) -> Vec<Result<()>> {
+    let mut ended = ended.into_iter();
+    let outcome = |refused| match refused {
+        Some(error) => Some(Err(error)),
+        None => ended.next(),
+    };
+    refused.into_iter().filter_map(outcome).collect()
+}
+
+/// Adds the classes of this file to `bmdb._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Eligibility>()?;
+    module.add_class::<Change>()?;
+    module.add_class::<Batches>()
+}
