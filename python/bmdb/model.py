@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "HardwareReport",
     "HistoryEvent",
+    "Hold",
     "InstallationResult",
     "Machine",
     "OsInstallationRequest",
@@ -45,7 +46,8 @@ class Event(StrEnum):
     """What can happen to work.
 
     `LOST` and `QUARANTINED` are written by collection, in the name of a session that expired; `QUARANTINE_RELEASED` by
-    whoever released it.
+    whoever released it. `HELD` and `RELEASED` are a person's hold of the machine and its end; the process is '' when
+    the hold is for all of them.
     """
 
     STARTED = "Started"
@@ -55,6 +57,8 @@ class Event(StrEnum):
     LOST = "Lost"
     QUARANTINED = "Quarantined"
     QUARANTINE_RELEASED = "QuarantineReleased"
+    HELD = "Held"
+    RELEASED = "Released"
 
 
 class Provider(StrEnum):
@@ -139,8 +143,8 @@ class ActiveWork:
 class HistoryEvent:
     """One entry of a machine's audit trail; outlives machine and session.
 
-    `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures and quarantines only. Session,
-    component and token are None where whoever wrote the entry named none.
+    `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures, quarantines and
+    holds ("owner: reason") only. Session, component and token are None where whoever wrote the entry named none.
     """
 
     machine_id: UUID
@@ -181,6 +185,21 @@ class WorkLoss:
     losses: int
     last_lost_at: datetime
     quarantined_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A person keeps workers away from a machine: those of `process`, or all of them if that is None.
+
+    Without `until` it lasts until it is released. Leases that were held when it began are left alone.
+    """
+
+    machine_id: UUID
+    process: str | None
+    owner: str
+    reason: str
+    held_at: datetime
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

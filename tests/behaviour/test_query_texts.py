@@ -18,6 +18,7 @@ ROWS: dict[str, type] = {
     "statistics_machine_hardware": model.HardwareReport,
     "work_backoff_of": model.WorkBackoff,
     "work_history_of": model.HistoryEvent,
+    "work_holds": model.Hold,
     "work_loss_of": model.WorkLoss,
     "work_quarantines": model.WorkLoss,
     "workflow_agent_recovery": model.ProvidedMachine,

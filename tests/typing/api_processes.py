@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 from uuid import UUID
 
 import bmdb
-from bmdb.model import ProcessName, WorkLoss
+from bmdb.model import Hold, ProcessName, WorkLoss
 
 
 def definitions() -> None:
@@ -37,6 +37,11 @@ def sync(connection: bmdb.Connection, session: bmdb.Session, q: bmdb.Queries, ma
     connection.register("AgentStart")  # type: ignore[arg-type]
     assert_type(connection.release_quarantine(machine, process), bool)
     assert_type(connection.release_quarantine(machine, "AgentStart"), bool)
+    connection.hold(machine, owner="me", reason="disk")
+    connection.hold(machine, process, owner="me", reason="disk", until=datetime.now(UTC))
+    connection.hold(machine, "AgentStart")  # type: ignore[call-arg]
+    assert_type(connection.release(machine, "AgentStart"), bool)
+    assert_type(connection.holds(), list[Hold])
     assert_type(session.work(process, lambda q: [machine]), bmdb.Work)
     assert_type(q.work_loss_of(machine, "AgentStart"), WorkLoss | None)
     assert_type(q.quarantines(), list[WorkLoss])
@@ -49,5 +54,8 @@ async def twin(
     process = bmdb.Process("AgentStart")
     await connection.register(process)
     assert_type(await connection.release_quarantine(machine, process), bool)
+    await connection.hold(machine, owner="me", reason="disk", until=None)
+    assert_type(await connection.release(machine), bool)
+    assert_type(await connection.holds(machine), list[Hold])
     assert_type(await session.work(process, lambda q: [machine]), bmdb.AsyncWork)
     assert_type(await q.quarantines(), list[WorkLoss])

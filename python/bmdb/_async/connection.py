@@ -11,7 +11,7 @@ import platform
 import socket
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
@@ -27,7 +27,7 @@ from bmdb.errors import ConfigError
 from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
-from bmdb.model import HistoryEvent, SessionInfo
+from bmdb.model import HistoryEvent, Hold, SessionInfo
 from bmdb.process import Process, name_of
 from bmdb.statistics import Statistics
 
@@ -240,6 +240,50 @@ class AsyncConnection(Unique):
         name = name_of(process)
         return await self._read(lambda q: q.release_quarantine(machine, name, self._core.component))
 
+    async def hold(
+        self,
+        machine: UUID,
+        process: str | Process | None = None,
+        *,
+        owner: str,
+        reason: str,
+        until: datetime | None = None,
+    ) -> None:
+        """Keeps workers away from the machine: those of one process, or all of them.
+
+        For a person who wants to see to the machine: `owner` is who, `reason` why. It lasts until `release`, or until
+        the aware datetime `until`, by the database's clock. A lease that somebody has by now is left alone; no claim
+        gets a new one. A second hold for the same machine and process replaces the first. History says `Held`.
+
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an empty
+        owner or reason and for a naive datetime.
+        """
+        for what, text in (("owner", owner), ("reason", reason)):
+            if not isinstance(text, str):
+                raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+            if not text.strip() or "\0" in text:
+                raise ValueError(f"{what} must say something, without NUL characters")
+        if until is not None:
+            if not isinstance(until, datetime):
+                raise TypeError(f"until must be an aware datetime or None, not {type(until).__name__}")
+            if until.utcoffset() is None:
+                raise ValueError("until must be an aware datetime: this one has no time zone")
+        name = _held(process)
+        await self._read(lambda q: q.hold(machine, name, owner, reason, until, self._core.component))
+
+    async def release(self, machine: UUID, process: str | Process | None = None) -> bool:
+        """Ends the hold of the machine for this process, or without one the hold for all; False when there was none.
+
+        A hold for all and one for a process are two: each is ended by itself. History says `Released`, with the owner
+        and the reason of the hold.
+        """
+        name = _held(process)
+        return await self._read(lambda q: q.release_hold(machine, name, self._core.component))
+
+    async def holds(self, machine: UUID | None = None) -> list[Hold]:
+        """The holds in force, of this machine or of all, by machine and process."""
+        return await self._read(lambda q: q.holds(machine))
+
     async def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""
 
@@ -352,6 +396,14 @@ def _check_settings(
     for name, number in (("pool_size", pool_size), ("max_retries", max_retries)):
         if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**31:
             raise ConfigError(f"{name} must be a whole number, and no larger than makes sense")
+
+
+def _held(process: str | Process | None) -> str:
+    if process is None:
+        return ""
+    name = name_of(process)
+    _core.check_process(name)
+    return name
 
 
 def _seconds(interval: object) -> float:

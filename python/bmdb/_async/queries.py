@@ -13,6 +13,7 @@ from bmdb.model import (
     AgentStarted,
     HardwareReport,
     HistoryEvent,
+    Hold,
     Machine,
     OsInstallationRequest,
     ProcessCount,
@@ -179,6 +180,29 @@ class AsyncQueries(Unique):
         recorded in history as who did it.
         """
         return await self._core.call_count_async("work_release_quarantine", (machine, process, component)) > 0
+
+    async def hold(
+        self,
+        machine: UUID,
+        process: str,
+        owner: str,
+        reason: str,
+        until: datetime | None = None,
+        component: str | None = None,
+    ) -> None:
+        """Keep workers of the process ('': of every process) away from the machine, in place of the hold that is there.
+
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine.
+        """
+        await self._core.call_count_async("work_hold", (machine, process, owner, reason, until, component))
+
+    async def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
+        """End the hold of the machine for the process ('': the one for every process); False when there was none."""
+        return await self._core.call_count_async("work_release_hold", (machine, process, component)) > 0
+
+    async def holds(self, machine: UUID | None = None) -> list[Hold]:
+        """The holds in force, of this machine or of all, by machine and process."""
+        return _each(await self._core.call_async("work_holds", (machine,)), Hold)
 
     # Tags. To set one replaces the machine's earlier row whole; to delete one says whether it was there.
 

@@ -14,6 +14,7 @@ from bmdb.model import (
     AgentStarted,
     HardwareReport,
     HistoryEvent,
+    Hold,
     Machine,
     OsInstallationRequest,
     ProcessCount,
@@ -180,6 +181,29 @@ class Queries(Unique):
         recorded in history as who did it.
         """
         return self._core.call_count("work_release_quarantine", (machine, process, component)) > 0
+
+    def hold(
+        self,
+        machine: UUID,
+        process: str,
+        owner: str,
+        reason: str,
+        until: datetime | None = None,
+        component: str | None = None,
+    ) -> None:
+        """Keep workers of the process ('': of every process) away from the machine, in place of the hold that is there.
+
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine.
+        """
+        self._core.call_count("work_hold", (machine, process, owner, reason, until, component))
+
+    def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
+        """End the hold of the machine for the process ('': the one for every process); False when there was none."""
+        return self._core.call_count("work_release_hold", (machine, process, component)) > 0
+
+    def holds(self, machine: UUID | None = None) -> list[Hold]:
+        """The holds in force, of this machine or of all, by machine and process."""
+        return _each(self._core.call("work_holds", (machine,)), Hold)
 
     # Tags. To set one replaces the machine's earlier row whole; to delete one says whether it was there.
 

@@ -1,3 +1,6 @@
+DROP FUNCTION work_watch(text[], text[], text);
+-- With its triggers on tags.
+DROP FUNCTION work_attend() CASCADE;
 DROP TABLE work_hold;
 DROP TABLE process_watch;
 DROP TABLE work_attention;

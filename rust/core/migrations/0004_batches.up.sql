@@ -83,6 +83,111 @@ REFERENCING NEW TABLE AS leased FOR EACH STATEMENT EXECUTE FUNCTION work_exclude
 CREATE TRIGGER work_exclusion_moved AFTER UPDATE ON work
 REFERENCING OLD TABLE AS former NEW TABLE AS leased FOR EACH STATEMENT EXECUTE FUNCTION work_exclude();
 
+-- What notes changed machines. It runs with the rights of whoever migrated, since whoever changes tags need not be allowed
+-- anything here; its names are written out, so that nobody's search_path leads it astray.
+DO $make$
+BEGIN
+    EXECUTE replace($text$
+CREATE FUNCTION {schema}.work_attend() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO {schema}.work_attention (process, machine_id)
+    SELECT w.process, c.machine_id
+    FROM {schema}.process_watch AS w, changed AS c
+    WHERE w.tag = TG_TABLE_NAME AND w.event = TG_OP;
+    IF FOUND THEN
+        PERFORM pg_notify('bmdb_work', w.process)
+        FROM {schema}.process_watch AS w WHERE w.tag = TG_TABLE_NAME AND w.event = TG_OP;
+    END IF;
+    RETURN NULL;
+END
+$$
+    $text$, '{schema}', quote_ident(current_schema()));
+END
+$make$;
+
+-- Stores which changes a process watches, in place of what it watched before, and makes the triggers that are missing.
+-- Answers with those that it could not make: the process has to look by itself then. It takes no lock on a tag for longer
+-- than the transaction around it, and waits for none for long, since whoever writes the tag waits behind it.
+DO $make$
+BEGIN
+    EXECUTE replace($text$
+CREATE FUNCTION {schema}.work_watch(tags text[], events text[], process text)
+RETURNS TABLE (unwatched text, change text, reason text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    caller text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+    wanted record;
+    enabled "char";
+    trigger_name text;
+    out_of_reach regclass;
+BEGIN
+    IF NOT has_table_privilege(caller, '{schema}.work', 'INSERT') THEN
+        RAISE EXCEPTION 'role "%" may not lease, so it may not watch', caller USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    DELETE FROM {schema}.process_watch AS w
+    WHERE w.process = work_watch.process AND NOT EXISTS (
+        SELECT 1 FROM unnest(work_watch.tags, work_watch.events) AS u (tag, event)
+        WHERE u.tag = w.tag AND u.event = w.event
+    );
+    INSERT INTO {schema}.process_watch (process, tag, event)
+    SELECT DISTINCT work_watch.process, u.tag, u.event
+    FROM unnest(work_watch.tags, work_watch.events) AS u (tag, event)
+    ON CONFLICT DO NOTHING;
+    FOR wanted IN
+        SELECT w.tag, w.event, t.oid::regclass AS relation
+        FROM {schema}.process_watch AS w
+        -- As queries/tag/reflect.sql defines a tag.
+        LEFT JOIN (
+            pg_class AS t
+            JOIN pg_constraint AS pk ON pk.conrelid = t.oid AND pk.contype = 'p' AND array_length(pk.conkey, 1) = 1
+            JOIN pg_attribute AS k
+                ON k.attrelid = t.oid AND k.attnum = pk.conkey[1] AND k.attname = 'machine_id'
+            JOIN pg_constraint AS fk ON fk.conrelid = t.oid AND fk.contype = 'f' AND fk.conkey = pk.conkey
+                AND fk.confrelid = '{schema}.machines'::regclass
+        ) ON t.relkind IN ('r', 'p') AND t.relname = w.tag::name AND t.relname LIKE 'machine\_%'
+        WHERE w.process = work_watch.process
+        ORDER BY w.tag, t.oid, w.event
+    LOOP
+        unwatched := wanted.tag;
+        change := wanted.event;
+        IF wanted.relation IS NULL THEN
+            reason := 'there is no such tag';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        IF wanted.relation = out_of_reach THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        trigger_name := 'bmdb_attend_' || lower(wanted.event);
+        SELECT g.tgenabled INTO enabled FROM pg_trigger AS g
+        WHERE g.tgrelid = wanted.relation AND g.tgname = trigger_name::name;
+        IF NOT FOUND THEN
+            BEGIN
+                EXECUTE format(
+                    'CREATE TRIGGER %I AFTER %s ON %s REFERENCING %s TABLE AS changed FOR EACH STATEMENT '
+                    'EXECUTE FUNCTION {schema}.work_attend()',
+                    trigger_name, wanted.event, wanted.relation, CASE wanted.event WHEN 'DELETE' THEN 'OLD' ELSE 'NEW' END);
+            EXCEPTION
+                WHEN duplicate_object THEN
+                    NULL;  -- Somebody else was as quick.
+                WHEN lock_not_available OR insufficient_privilege THEN
+                    reason := SQLERRM;
+                    out_of_reach := wanted.relation;
+                    RETURN NEXT;
+            END;
+        ELSIF enabled NOT IN ('O', 'A') THEN
+            reason := format('its trigger %I is disabled', trigger_name);
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$
+    $text$, '{schema}', quote_ident(current_schema()));
+END
+$make$;
+
 -- A renewal has to find room in its row's own page: then it touches no index (HOT), and the room is used again by the
 -- renewal after the next without a vacuum. At 40 the page has room for one more version of each of its rows and a half.
 ALTER TABLE sessions SET (fillfactor = 40);

@@ -26,6 +26,9 @@ use crate::value::Param;
 /// Sessions taken in one transaction.
 const BATCH: i64 = 100;
 
+/// Rows of attention that nobody looked at, removed in one transaction.
+const FORGOTTEN: i64 = 5000;
+
 /// How long one of our own statements may take: they touch few rows, and nobody could interrupt a hung one.
 const OWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -124,6 +127,11 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
             .first()
             .map_or(0, |row| row.get::<_, i64>("beyond_reach"));
         collected.beyond_reach = u64::try_from(beyond).unwrap_or(0);
+        tx.query(
+            queries::COLLECT_FORGET_ATTENTION.sql,
+            &[Param::Int(FORGOTTEN)],
+        )
+        .await?;
     }
     let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<Uuid>>();
     let expired = ids(tx

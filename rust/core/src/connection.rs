@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::dialect::Isolation;
 use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
-use crate::events::Events;
+use crate::events::{Events, Level};
 use crate::heartbeat::Heartbeat;
 use crate::lease::{Loss, Moment};
 use crate::metrics::Metrics;
@@ -325,7 +325,10 @@ impl Connection {
 
     /// Stores what the database keeps of these processes.
     pub async fn register(&self, definitions: &[Definition], replace: bool) -> Result<()> {
-        process::register(&self.pool, definitions, replace).await
+        for unwatched in process::register(&self.pool, definitions, replace).await? {
+            self.events.tell(Level::Warning, "work", unwatched);
+        }
+        Ok(())
     }
 
     /// Collects now.

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 
 use crate::backoff::Backoff;
 use crate::collect::own_plan;
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::migrate::explain_missing_schema;
 use crate::pool::Pool;
@@ -29,17 +30,25 @@ pub struct Definition {
     pub crash_backoff: Option<Backoff>,
     /// Losses in a row after which a machine is left alone until it is released.
     pub quarantine_after: Option<i64>,
+    /// Changes of tags after which a machine may need the process: a tag's table, and INSERT, UPDATE or DELETE. None: the
+    /// process always looks by itself.
+    pub watch: Vec<(String, String)>,
 }
 
-/// Stores the definitions. What is stored already, and nothing to store, costs no write, so a role that may only read
-/// these tables can work with processes that somebody else has registered.
-pub async fn register(pool: &Arc<Pool>, definitions: &[Definition], replace: bool) -> Result<()> {
+/// Stores the definitions, and returns what cannot be watched, for people. What is stored already, and nothing to store,
+/// costs no write, so a role that may only read these tables can work with processes that somebody else has registered.
+pub async fn register(
+    pool: &Arc<Pool>,
+    definitions: &[Definition],
+    replace: bool,
+) -> Result<Vec<String>> {
     for definition in definitions {
         check_process(&definition.name)?;
         definition
             .excludes
             .iter()
             .try_for_each(|name| check_process(name))?;
+        check_watch(definition)?;
     }
     let registered = match store(pool, definitions, replace).await {
         // Done twice it does no more than once.
@@ -51,11 +60,27 @@ pub async fn register(pool: &Arc<Pool>, definitions: &[Definition], replace: boo
         .map_err(|error| explain_refusal(error, definitions))
 }
 
-async fn store(pool: &Arc<Pool>, definitions: &[Definition], replace: bool) -> Result<()> {
+fn check_watch(definition: &Definition) -> Result<()> {
+    for (table, event) in &definition.watch {
+        if table.is_empty() || table.contains('\0') {
+            return Err(Error::Config(
+                "a tag's table to watch has a name".to_owned(),
+            ));
+        }
+        if !["INSERT", "UPDATE", "DELETE"].contains(&event.as_str()) {
+            return Err(Error::Config(format!(
+                "INSERT, UPDATE and DELETE can be watched, not {event:?}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn store(pool: &Arc<Pool>, definitions: &[Definition], replace: bool) -> Result<Vec<String>> {
     let mut tx = Transaction::new(pool.clone(), own_plan());
     loop {
         tx.begin().await?;
-        let outcome = store_within(&mut tx, definitions, replace).await;
+        let outcome = store_within(&mut tx, definitions, replace, pool.dialect()).await;
         let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
         match (tx.conclude(raised).await?, outcome) {
             (Conclusion::Again, _) => {}
@@ -68,23 +93,31 @@ async fn store_within(
     tx: &mut Transaction,
     definitions: &[Definition],
     replace: bool,
-) -> Result<()> {
+    dialect: Dialect,
+) -> Result<Vec<String>> {
     let names = definitions.iter().map(|definition| &definition.name);
     let stored = tx
         .query(queries::PROCESS_STORED.sql, &[texts(names)])
         .await?;
+    // CockroachDB has no triggers with the rows of a statement.
+    let watching = dialect == Dialect::PostgreSql;
+    let unattended = match watching {
+        true => unattended(tx, definitions).await?,
+        false => Vec::new(),
+    };
     let mut changed: Vec<&Definition> = definitions
         .iter()
         .filter(|wanted| {
             let row = stored
                 .iter()
                 .find(|row| row.get::<_, &str>("process") == wanted.name);
-            row.is_none_or(|row| !is_stored(wanted, row, replace))
+            unattended.contains(&wanted.name)
+                || row.is_none_or(|row| !is_stored(wanted, row, replace, watching))
         })
         .collect();
     // In one order, so that two that register the same do not deadlock.
     changed.sort_by(|one, other| one.name.cmp(&other.name));
-    for definition in changed {
+    for definition in &changed {
         let backoff = definition.crash_backoff.as_ref();
         let number = |value: Option<f64>| value.map_or(Param::Null, Param::Float);
         let params = [
@@ -108,17 +141,94 @@ async fn store_within(
             tx.query(queries::PROCESS_EXCLUDE.sql, &params).await?;
         }
     }
-    Ok(())
+    let mut unwatched = Vec::new();
+    if watching {
+        // After all rows of `processes`, whose order keeps two that register from a deadlock.
+        for definition in changed {
+            unwatched.extend(watch(tx, definition, replace).await?);
+        }
+    }
+    Ok(unwatched)
+}
+
+/// The processes among these that are to be watched and are not, or not all of what they watch.
+async fn unattended(tx: &mut Transaction, definitions: &[Definition]) -> Result<Vec<String>> {
+    let names: Vec<&String> = definitions
+        .iter()
+        .filter(|definition| !definition.watch.is_empty())
+        .map(|definition| &definition.name)
+        .collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let attended = tx
+        .query(
+            queries::PROCESS_WATCHED.sql,
+            &[texts(names.iter().copied())],
+        )
+        .await?;
+    let attended = |name: &str| {
+        attended
+            .iter()
+            .any(|row| row.get::<_, &str>("process") == name && row.get("watched"))
+    };
+    Ok(names
+        .into_iter()
+        .filter(|name| !attended(name))
+        .cloned()
+        .collect())
+}
+
+/// Stores what a process watches, beside what another version of it does unless `replace`; returns what cannot be watched.
+async fn watch(
+    tx: &mut Transaction,
+    definition: &Definition,
+    replace: bool,
+) -> Result<Vec<String>> {
+    let mut wanted = definition.watch.clone();
+    let name = Param::Text(definition.name.clone());
+    let stored = tx
+        .query(queries::PROCESS_WATCHES.sql, std::slice::from_ref(&name))
+        .await?;
+    if wanted.is_empty() && (!replace || stored.is_empty()) {
+        return Ok(Vec::new());
+    }
+    if !replace {
+        wanted.extend(stored.iter().map(|row| (row.get("tag"), row.get("event"))));
+    }
+    let params = [
+        texts(wanted.iter().map(|(table, _)| table)),
+        texts(wanted.iter().map(|(_, event)| event)),
+        name,
+    ];
+    let unwatched = tx.query(queries::PROCESS_WATCH.sql, &params).await?;
+    Ok(unwatched
+        .iter()
+        .map(|row| {
+            format!(
+                "process {} hears of no {} on {}, and finds what it changes when it looks by itself: {}",
+                definition.name,
+                row.get::<_, &str>("change"),
+                row.get::<_, &str>("unwatched"),
+                row.get::<_, &str>("reason"),
+            )
+        })
+        .collect())
 }
 
 /// Whether registering `wanted` would change nothing.
-fn is_stored(wanted: &Definition, row: &Row, replace: bool) -> bool {
+fn is_stored(wanted: &Definition, row: &Row, replace: bool, watching: bool) -> bool {
     let excludes: Vec<String> = row.get("excludes");
     let declared = wanted.excludes.iter().all(|name| excludes.contains(name));
     let crash_backoff = stored_backoff(row);
     let quarantine_after = row.get::<_, Option<i32>>("quarantine_after").map(i64::from);
+    let watches = watches(row);
+    let watched = !watching
+        || wanted.watch.iter().all(|change| watches.contains(change))
+            && (!replace || watches.iter().all(|change| wanted.watch.contains(change)));
     let kept = |wanted_is_none: bool, same: bool| same || (wanted_is_none && !replace);
     declared
+        && watched
         && (!replace || excludes.iter().all(|name| wanted.excludes.contains(name)))
         && kept(
             wanted.crash_backoff.is_none(),
@@ -128,6 +238,12 @@ fn is_stored(wanted: &Definition, row: &Row, replace: bool) -> bool {
             wanted.quarantine_after.is_none(),
             wanted.quarantine_after == quarantine_after,
         )
+}
+
+fn watches(row: &Row) -> Vec<(String, String)> {
+    let tags: Vec<String> = row.get("watched_tags");
+    let events: Vec<String> = row.get("watched_events");
+    tags.into_iter().zip(events).collect()
 }
 
 /// The crash backoff in a row of `processes`. One that makes no sense, written by hand, counts as none.

@@ -56,6 +56,7 @@ queries! {
     COLLECT_BACK_OFF = "collect", "back_off", None;
     COLLECT_BUSY = "collect", "busy", Many;
     COLLECT_END_STALLED = "collect", "end_stalled", One;
+    COLLECT_FORGET_ATTENTION = "collect", "forget_attention", None;
     COLLECT_LOCK_EXPIRED = "collect", "lock_expired", Many;
     COLLECT_LOSE = "collect", "lose", Many;
     COLLECT_OUTLOOK = "collect", "outlook", One;
@@ -81,6 +82,9 @@ queries! {
     PROCESS_INCLUDE = "process", "include", None;
     PROCESS_REGISTER = "process", "register", None;
     PROCESS_STORED = "process", "stored", Many;
+    PROCESS_WATCH = "process", "watch", Many;
+    PROCESS_WATCHED = "process", "watched", Many;
+    PROCESS_WATCHES = "process", "watches", Many;
     SCHEMA_CREATE = "schema", "create", None;
     SCHEMA_FORGET = "schema", "forget", None;
     SCHEMA_LOCK = "schema", "lock", One;
@@ -127,6 +131,8 @@ queries! {
     WORK_FINISH = "work", "finish", One;
     WORK_HISTORY_LATEST = "work", "history_latest", Many;
     WORK_HISTORY_OF = "work", "history_of", Many;
+    WORK_HOLD = "work", "hold", None;
+    WORK_HOLDS = "work", "holds", Many;
     WORK_INSERT_BACKOFF = "work", "insert_backoff", None;
     WORK_INSERT_HISTORY = "work", "insert_history", None;
     WORK_LIST = "work", "list", Many;
@@ -134,6 +140,7 @@ queries! {
     WORK_NOTIFY = "work", "notify", None;
     WORK_LOSS_OF = "work", "loss_of", One;
     WORK_QUARANTINES = "work", "quarantines", Many;
+    WORK_RELEASE_HOLD = "work", "release_hold", None;
     WORK_RELEASE_QUARANTINE = "work", "release_quarantine", None;
     WORK_RELEASE = "work", "release", None;
     WORK_START = "work", "start", One;

@@ -19,6 +19,9 @@ pub(crate) struct Process {
     excludes: Vec<String>,
     crash_backoff: Option<Py<Backoff>>,
     quarantine_after: Option<i64>,
+    /// Changes of tags, as pairs of a table and INSERT, UPDATE or DELETE.
+    #[pyo3(default)]
+    watches: Vec<(String, String)>,
 }
 
 /// The definitions for the core.
@@ -30,6 +33,7 @@ pub(crate) fn definitions(processes: Vec<Process>) -> Vec<Definition> {
             .crash_backoff
             .map(|backoff| backoff.get().core().clone()),
         quarantine_after: process.quarantine_after,
+        watch: process.watches,
     };
     processes.into_iter().map(define).collect()
 }

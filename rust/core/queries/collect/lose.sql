@@ -10,6 +10,11 @@ WITH lost AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
     SELECT machine_id, process, 'Lost', session_id, component, token FROM named
     RETURNING 1
+), attended AS (
+    -- Due at once: a crash backoff that follows brings one of its own (see back_off.sql).
+    INSERT INTO work_attention (process, machine_id)
+    SELECT process, machine_id FROM lost WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = lost.process)
+    RETURNING 1
 ), counted AS (
     INSERT INTO work_loss AS l (machine_id, process, losses, last_lost_at)
     SELECT free.machine_id, free.process, 1, clock_timestamp()

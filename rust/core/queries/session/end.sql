@@ -1,6 +1,11 @@
 -- Whoever waits for what the session held is told (see work/notify.sql); nothing held, nobody told.
 WITH released AS (
     DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
+), attended AS (
+    INSERT INTO work_attention (process, machine_id)
+    SELECT process, machine_id FROM released
+    WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = released.process)
+    RETURNING 1
 ), recovered AS (
     DELETE FROM work_loss AS l USING released
     WHERE l.machine_id = released.machine_id AND l.process = released.process AND l.quarantined_at IS NULL

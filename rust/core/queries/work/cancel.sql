@@ -7,6 +7,9 @@ WITH wanted AS MATERIALIZED (
     WHERE w.machine_id = wanted.machine_id AND w.process = wanted.process
         AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
     RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.position/*columns*/
+), attended AS (
+    INSERT INTO work_attention (process, machine_id)
+    SELECT process, machine_id FROM ended WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = ended.process)
 ), recovered AS (
     DELETE FROM work_loss AS l USING ended
     WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL

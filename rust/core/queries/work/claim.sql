@@ -1,5 +1,5 @@
 -- Leases the first machine offered that nobody holds under this process or one that excludes it, and that is not
--- quarantined, in the order offered.
+-- quarantined nor held back by a person, in the order offered.
 -- The advisory lock turns a rival's claim in flight into "taken" without waiting for it; the update of work_token
 -- fails (40001) when a rival claimed after this transaction's snapshot was taken, even if it has finished since. For
 -- that the rows of the processes that exclude this one are updated too, all in one order.
@@ -27,6 +27,11 @@ WITH rival AS MATERIALIZED (
         WHERE (
             SELECT l.quarantined_at FROM work_loss AS l
             WHERE l.machine_id = offered.machine_id AND l.process = $2::text
+        ) IS NULL AND (
+            SELECT true FROM work_hold AS h
+            WHERE h.machine_id = offered.machine_id AND h.process IN ('', $2::text)
+                AND (h.until IS NULL OR h.until > clock_timestamp())
+            LIMIT 1
         ) IS NULL
         OFFSET 0
     ) AS free

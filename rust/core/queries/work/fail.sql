@@ -15,6 +15,12 @@ WITH wanted AS MATERIALIZED (
     ORDER BY machine_id, process
     ON CONFLICT (machine_id, process) DO UPDATE
     SET until = excluded.until, cause = excluded.cause, last_interval_seconds = excluded.last_interval_seconds
+    RETURNING b.machine_id, b.process, b.until
+), attended AS (
+    -- A process that watches tags is reminded of the machine at the backoff's end.
+    INSERT INTO work_attention (process, machine_id, due)
+    SELECT process, machine_id, until FROM backed_off
+    WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = backed_off.process)
 ), recovered AS (
     DELETE FROM work_loss AS l USING ended
     WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL

@@ -1,0 +1,12 @@
+-- What nobody has looked at for minutes: no worker of the process is there, or it looks by itself. A sweep finds the machine.
+DELETE FROM work_attention WHERE ctid = ANY (ARRAY(
+    SELECT old.ctid
+    FROM processes AS p, LATERAL (
+        SELECT a.ctid FROM work_attention AS a
+        WHERE a.process = p.process AND a.due < clock_timestamp() - interval '5 minutes'
+        ORDER BY a.due
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    ) AS old
+    LIMIT $1
+))

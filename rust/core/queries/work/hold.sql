@@ -1,0 +1,16 @@
+-- Keeps workers from a machine: those of a process, or all ('' as process). Replaces the hold that is there. Processes that
+-- watch tags are reminded of the machine when it ends.
+WITH held AS (
+    INSERT INTO work_hold AS h (machine_id, process, owner, reason, until) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (machine_id, process) DO UPDATE
+    SET owner = excluded.owner, reason = excluded.reason, held_at = clock_timestamp(), until = excluded.until
+    RETURNING h.machine_id, h.process, h.owner, h.reason, h.until
+), attended AS (
+    INSERT INTO work_attention (process, machine_id, due)
+    SELECT DISTINCT w.process, held.machine_id, held.until
+    FROM held JOIN process_watch AS w ON held.process IN ('', w.process)
+    WHERE held.until IS NOT NULL
+    RETURNING 1
+)
+INSERT INTO work_history (machine_id, process, event, failed_cause, component)
+SELECT machine_id, process, 'Held', owner || ': ' || reason, $6::text FROM held

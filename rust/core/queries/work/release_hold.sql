@@ -1,0 +1,11 @@
+-- Ends a hold. Processes that watch tags look at the machine at once; history repeats whose hold it was, and why.
+WITH released AS (
+    DELETE FROM work_hold WHERE machine_id = $1 AND process = $2 RETURNING machine_id, process, owner, reason
+), attended AS (
+    INSERT INTO work_attention (process, machine_id)
+    SELECT DISTINCT w.process, released.machine_id
+    FROM released JOIN process_watch AS w ON released.process IN ('', w.process)
+    RETURNING 1
+)
+INSERT INTO work_history (machine_id, process, event, failed_cause, component)
+SELECT machine_id, process, 'Released', owner || ': ' || reason, $3::text FROM released

@@ -1,0 +1,375 @@
+"""Watches: changes of tags leave a note for the processes that may have work now, and so do ends of work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from tests.conftest import MakeMachines
+from tests.processes import eventually
+
+import bmdb
+from bmdb import _core
+
+Sql = psycopg.Connection[Any]
+Watch = tuple[tuple[str, str], ...]
+WATCHED = dict(_core.queries())["process_watched"]
+FORGET = dict(_core.queries())["collect_forget_attention"]
+
+
+@dataclass(frozen=True, init=False)
+class Watching(bmdb.Process):
+    """A process as registration sees it whose eligibility depends on tags."""
+
+    watches: Watch
+
+    def __init__(self, name: str, *watches: tuple[str, str], **settings: Any) -> None:
+        super().__init__(name, **settings)
+        object.__setattr__(self, "watches", watches)
+
+
+START = Watching("Start", ("machine_provided", "INSERT"), ("machine_agent_started", "DELETE"))
+PROVIDE = "INSERT INTO machine_provided SELECT m, 'Equinix', m::text FROM unnest(%s::uuid[]) AS m"
+
+
+def attention(sql: Sql) -> list[tuple[str, UUID]]:
+    return sql.execute("SELECT process, machine_id FROM work_attention ORDER BY process, machine_id").fetchall()
+
+
+def watched(sql: Sql, *names: str) -> dict[str, bool]:
+    text = WATCHED.replace("$1", "%s")
+    return dict(sql.execute(text, [list(names)]).fetchall())  # type: ignore[arg-type]
+
+
+def triggers(sql: Sql) -> set[tuple[str, str]]:
+    rows = sql.execute("SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'bmdb_attend%'")
+    return {(table, name) for table, name in rows}
+
+
+class TestTriggers:
+    def test_ten_thousand_tags_in_one_statement_are_one_call_and_one_hint(
+        self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql, database: str
+    ) -> None:
+        connection.register(START, Watching("Other", ("machine_provided", "INSERT")), Watching("Unrelated"))
+        rack = machines(10_000)
+        with psycopg.connect(database, autocommit=True) as listener:
+            listener.execute("LISTEN bmdb_work")
+            sql.execute("SET track_functions = 'all'")
+            sql.execute(PROVIDE, [rack])
+            sql.execute("SELECT pg_stat_force_next_flush()")
+            calls = "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'work_attend'"
+            assert sql.execute(calls).fetchone() == (1,)
+            told = [hint.payload for hint in listener.notifies(timeout=2, stop_after=2)]
+            assert sorted(told) == ["Other", "Start"]
+        expected = [(name, machine) for name in ("Other", "Start") for machine in sorted(rack)]
+        assert attention(sql) == expected
+        assert sql.execute("SELECT count(*) FROM work_attention WHERE due > clock_timestamp()").fetchone() == (0,)
+
+    def test_only_what_is_watched_is_noted(self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql) -> None:
+        connection.register(START, Watching("Change", ("machine_provided", "UPDATE")))
+        first, second = machines(2)
+        sql.execute(PROVIDE, [[first, second]])
+        sql.execute("INSERT INTO machine_agent_started VALUES (%s, now(), '')", [first])
+        assert attention(sql) == [("Start", machine) for machine in sorted([first, second])]
+        sql.execute("DELETE FROM work_attention")
+        sql.execute("UPDATE machine_provided SET provider_status = 'Running' WHERE machine_id = %s", [second])
+        assert attention(sql) == [("Change", second)]
+        sql.execute("DELETE FROM work_attention")
+        sql.execute("DELETE FROM machine_agent_started")
+        sql.execute("DELETE FROM machine_provided")
+        assert attention(sql) == [("Start", first)]
+
+    def test_a_change_that_is_rolled_back_leaves_no_note(
+        self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql
+    ) -> None:
+        connection.register(START)
+        with sql.transaction(force_rollback=True):
+            sql.execute(PROVIDE, [machines(1)])
+        assert attention(sql) == []
+
+    def test_a_tag_of_the_users_with_a_name_that_needs_quotes(
+        self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql
+    ) -> None:
+        name = "machine_\"; DROP TABLE work; --'"
+        quoted = '"' + name.replace('"', '""') + '"'
+        sql.execute(f"CREATE TABLE {quoted} (machine_id uuid PRIMARY KEY REFERENCES machines)")  # type: ignore[arg-type]
+        connection.register(Watching("Odd", (name, "INSERT")))
+        assert watched(sql, "Odd") == {"Odd": True}
+        (machine,) = machines(1)
+        sql.execute(f"INSERT INTO {quoted} VALUES (%s)", [machine])  # type: ignore[arg-type]
+        assert attention(sql) == [("Odd", machine)]
+
+    def test_who_changes_tags_needs_no_right_to_anything_else(
+        self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql, role: str
+    ) -> None:
+        connection.register(START)
+        (machine,) = machines(1)
+        sql.execute(f"GRANT INSERT, SELECT ON machine_provided TO {role}")  # type: ignore[arg-type]
+        sql.execute(f"SET ROLE {role}")  # type: ignore[arg-type]
+        sql.execute(PROVIDE, [[machine]])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sql.execute("SELECT 1 FROM work_attention")
+        sql.execute("RESET ROLE")
+        assert attention(sql) == [("Start", machine)]
+
+
+class TestRegistration:
+    def test_triggers_are_made_once(self, connection: bmdb.Connection, database: str, sql: Sql) -> None:
+        connection.register(START)
+        made = {
+            ("machine_provided", "bmdb_attend_insert"),
+            ("machine_agent_started", "bmdb_attend_delete"),
+        }
+        assert triggers(sql) == made
+        assert watched(sql, "Start", "Unknown") == {"Start": True}
+        with bmdb.connect(database, component="again") as again:
+            written = "SELECT xmin FROM process_watch ORDER BY tag"
+            before = sql.execute(written).fetchall()
+            again.register(START)
+            assert sql.execute(written).fetchall() == before
+        assert triggers(sql) == made
+
+    def test_it_only_adds_unless_told_otherwise(self, connection: bmdb.Connection, database: str, sql: Sql) -> None:
+        def stored() -> list[tuple[str, str]]:
+            return sql.execute("SELECT tag, event FROM process_watch ORDER BY tag, event").fetchall()
+
+        connection.register(START)
+        other = Watching("Start", ("machine_provided", "DELETE"))
+        everything = [
+            ("machine_agent_started", "DELETE"),
+            ("machine_provided", "DELETE"),
+            ("machine_provided", "INSERT"),
+        ]
+        connection.register(other)
+        assert stored() == everything
+        connection.register(bmdb.Process("Start"))
+        assert stored() == everything
+        connection.register(other, replace=True)
+        assert stored() == [("machine_provided", "DELETE")]
+        connection.register(bmdb.Process("Start"), replace=True)
+        assert stored() == []
+        assert watched(sql, "Start") == {}
+
+    def test_a_process_that_opted_out_gets_no_notes(
+        self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        connection.register(START)
+        connection.register(bmdb.Process("Start"), replace=True)
+        (machine,) = machines(1)
+        sql.execute(PROVIDE, [[machine]])
+        session.work("Start", lambda q: [machine]).cancel()
+        session.work("Start", lambda q: [machine]).fail("no", bmdb.Backoff(1))
+        assert attention(sql) == []
+
+    def test_a_disabled_trigger_is_recognised(
+        self, connection: bmdb.Connection, database: str, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        connection.register(START)
+        sql.execute("ALTER TABLE machine_provided DISABLE TRIGGER USER")
+        assert watched(sql, "Start") == {"Start": False}
+        with caplog.at_level(logging.WARNING), bmdb.connect(database, component="again") as again:
+            again.register(START)
+            eventually(lambda: "hears of no INSERT on machine_provided" in caplog.text)
+        sql.execute("ALTER TABLE machine_provided ENABLE REPLICA TRIGGER bmdb_attend_insert")
+        assert watched(sql, "Start") == {"Start": False}
+        sql.execute("ALTER TABLE machine_provided ENABLE TRIGGER USER")
+        assert watched(sql, "Start") == {"Start": True}
+
+    def test_a_dropped_trigger_is_made_anew(self, connection: bmdb.Connection, database: str, sql: Sql) -> None:
+        connection.register(START)
+        sql.execute("DROP TRIGGER bmdb_attend_insert ON machine_provided")
+        assert watched(sql, "Start") == {"Start": False}
+        with bmdb.connect(database, component="again") as again:
+            again.register(START)
+        assert watched(sql, "Start") == {"Start": True}
+
+    def test_what_is_no_tag_is_told(
+        self, connection: bmdb.Connection, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sql.execute("CREATE TABLE machine_model (machine_id uuid PRIMARY KEY)")
+        with caplog.at_level(logging.WARNING):
+            connection.register(
+                Watching("A", ("work", "INSERT"), ("machine_model", "INSERT"), ("machine_provided", "INSERT"))
+            )
+            eventually(lambda: "hears of no INSERT on work" in caplog.text)
+            eventually(lambda: "hears of no INSERT on machine_model" in caplog.text)
+        assert triggers(sql) == {("machine_provided", "bmdb_attend_insert")}
+        assert watched(sql, "A") == {"A": False}
+
+    @pytest.mark.parametrize("change", [("machine_provided", "TRUNCATE"), ("", "INSERT"), ("a\0", "INSERT")])
+    def test_what_cannot_be_a_watch_is_refused(self, change: tuple[str, str], connection: bmdb.Connection) -> None:
+        with pytest.raises(bmdb.ConfigError):
+            connection.register(Watching("A", change))
+
+    def test_a_tag_that_somebody_has_locked_is_left_alone(
+        self, connection: bmdb.Connection, database: str, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with psycopg.connect(database) as writer, caplog.at_level(logging.WARNING):
+            writer.execute("LOCK TABLE machine_provided IN ROW EXCLUSIVE MODE")
+            connection.register(START)
+            eventually(lambda: "hears of no INSERT on machine_provided" in caplog.text)
+        assert triggers(sql) == {("machine_agent_started", "bmdb_attend_delete")}
+        with bmdb.connect(database, component="later") as later:
+            later.register(START)
+        assert watched(sql, "Start") == {"Start": True}
+
+    def test_many_at_once_do_not_deadlock(self, database: str, sql: Sql) -> None:
+        tags = [tag for (tag,) in sql.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE 'machine\\_%'")]
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        before = sql.execute(deadlocks).fetchone()
+        start = threading.Barrier(8)
+        failed: list[BaseException] = []
+
+        def work(number: int) -> None:
+            order = tags if number % 2 else tags[::-1]
+            processes = [Watching(f"P{n}", *((tag, "INSERT") for tag in order)) for n in range(3)]
+            try:
+                with bmdb.connect(database, component=f"worker {number}") as connection:
+                    start.wait()
+                    connection.register(*(processes if number % 2 else processes[::-1]))
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert watched(sql, "P0", "P1", "P2") == {"P0": True, "P1": True, "P2": True}
+        sql.execute("SELECT pg_stat_clear_snapshot()")
+        assert sql.execute(deadlocks).fetchone() == before
+
+
+@pytest.fixture
+def role(sql: Sql) -> Iterator[str]:
+    """A role without any rights, dropped after the test."""
+    name = f"bmdb_role_{uuid4().hex[:12]}"
+    sql.execute(f"CREATE ROLE {name} LOGIN")  # type: ignore[arg-type]
+    yield name
+    sql.execute("RESET ROLE")
+    sql.execute("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s", [name])
+    sql.execute(f"DROP OWNED BY {name}")  # type: ignore[arg-type]
+    sql.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
+
+
+class TestRights:
+    def test_a_worker_that_owns_nothing_gets_its_triggers(
+        self, database: str, machines: MakeMachines, sql: Sql, role: str
+    ) -> None:
+        sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")  # type: ignore[arg-type]
+        with (
+            bmdb.connect(make_conninfo(database, user=role), component="lowly") as lowly,
+            lowly.start_session() as session,
+        ):
+            lowly.register(START)
+            assert watched(sql, "Start") == {"Start": True}
+            (machine,) = machines(1)
+            sql.execute(PROVIDE, [[machine]])
+            assert attention(sql) == [("Start", machine)]
+            session.work(START, lambda q: [machine]).fail("no", bmdb.Backoff(1))
+            lowly.collect()
+
+    def test_a_tag_that_the_migrating_role_may_not_touch_is_told(
+        self, connection: bmdb.Connection, sql: Sql, role: str
+    ) -> None:
+        """`work_watch` acts for its owner, who here is somebody with few rights."""
+        sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")  # type: ignore[arg-type]
+        sql.execute(f"GRANT CREATE ON SCHEMA public TO {role}")  # type: ignore[arg-type]
+        sql.execute(f"ALTER FUNCTION work_watch OWNER TO {role}")  # type: ignore[arg-type]
+        sql.execute(f"ALTER TABLE machine_agent_started OWNER TO {role}")  # type: ignore[arg-type]
+        connection.register(START)
+        sql.execute("ALTER FUNCTION work_watch OWNER TO CURRENT_USER")
+        sql.execute("ALTER TABLE machine_agent_started OWNER TO CURRENT_USER")
+        assert triggers(sql) == {("machine_agent_started", "bmdb_attend_delete")}
+        assert watched(sql, "Start") == {"Start": False}
+
+    def test_who_may_not_lease_may_not_watch(self, sql: Sql, role: str) -> None:
+        for begin in ("SET ROLE", "SET SESSION AUTHORIZATION"):
+            sql.execute(f"{begin} {role}")  # type: ignore[arg-type]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not lease"):
+                sql.execute("SELECT work_watch('{machine_provided}', '{INSERT}', 'A')")
+            sql.execute("RESET SESSION AUTHORIZATION")
+            sql.execute("RESET ROLE")
+        assert triggers(sql) == set()
+
+
+class TestEnds:
+    @pytest.fixture
+    def machine(self, connection: bmdb.Connection, machines: MakeMachines) -> UUID:
+        connection.register(START)
+        return machines(1)[0]
+
+    def test_cancelled_work_is_noted_at_once(self, session: bmdb.Session, machine: UUID, sql: Sql) -> None:
+        session.work("Start", lambda q: [machine]).cancel()
+        session.work("Unwatched", lambda q: [machine]).cancel()
+        assert attention(sql) == [("Start", machine)]
+
+    def test_failed_work_is_noted_for_the_end_of_its_backoff(
+        self, session: bmdb.Session, machine: UUID, sql: Sql
+    ) -> None:
+        session.work("Start", lambda q: [machine]).fail("no", bmdb.Backoff(100))
+        session.work("Unwatched", lambda q: [machine]).fail("no", bmdb.Backoff(100))
+        due = "SELECT process, due = until FROM work_attention JOIN work_backoff USING (machine_id, process)"
+        assert sql.execute(due).fetchall() == [("Start", True)]
+
+    def test_what_a_closed_session_held_is_noted(self, connection: bmdb.Connection, machine: UUID, sql: Sql) -> None:
+        with connection.start_session() as other:
+            other.work("Start", lambda q: [machine])
+        assert attention(sql) == [("Start", machine)]
+
+    def test_a_loss_is_noted_at_once_and_for_the_end_of_the_crash_backoff(
+        self, connection: bmdb.Connection, session: bmdb.Session, machine: UUID, machines: MakeMachines, sql: Sql
+    ) -> None:
+        (other,) = machines(1)
+        connection.register(Watching("Careful", *START.watches, crash_backoff=bmdb.Backoff(50)))
+        session.work("Start", lambda q: [machine])
+        session.work("Careful", lambda q: [other])
+        sql.execute("UPDATE sessions SET session_deadline = now() - interval '1 minute'")
+        eventually(lambda: connection.collect() is not None and attention(sql) != [])
+        later = sql.execute("SELECT process, machine_id FROM work_attention WHERE due > now() + interval '45 s'")
+        assert later.fetchall() == [("Careful", other)]
+        assert ("Start", machine) in attention(sql)
+
+    def test_the_end_of_a_quarantine_is_noted(self, connection: bmdb.Connection, machine: UUID, sql: Sql) -> None:
+        sql.execute("INSERT INTO work_loss VALUES (%s, 'Start', 3, now(), now())", [machine])
+        assert connection.release_quarantine(machine, "Start")
+        assert attention(sql) == [("Start", machine)]
+
+    def test_the_end_of_a_hold_is_noted(self, connection: bmdb.Connection, machine: UUID, sql: Sql) -> None:
+        connection.register(Watching("Other", *START.watches))
+        connection.hold(machine, owner="ada", reason="disk")
+        assert attention(sql) == []
+        connection.release(machine)
+        assert attention(sql) == [("Other", machine), ("Start", machine)]
+        sql.execute("DELETE FROM work_attention")
+        until = sql.execute("SELECT now() + interval '1 hour'").fetchone()[0]  # type: ignore[index]
+        connection.hold(machine, "Start", owner="ada", reason="disk", until=until)
+        assert sql.execute("SELECT process, due FROM work_attention").fetchall() == [("Start", until)]
+
+
+def test_collection_forgets_what_nobody_looked_at(
+    connection: bmdb.Connection, machines: MakeMachines, sql: Sql, database: str
+) -> None:
+    connection.register(START)
+    note = (
+        "INSERT INTO work_attention SELECT 'Start', gen_random_uuid(), now() + %s::interval FROM generate_series(1, %s)"
+    )
+    sql.execute(note, ["-4 minutes", 3])
+    sql.execute(note, ["1 hour", 2])
+    sql.execute(note, ["-6 minutes", 7500])
+    with psycopg.connect(database) as other:
+        other.execute("SELECT 1 FROM work_attention WHERE due < now() - interval '5 min' LIMIT 1 FOR UPDATE")
+        connection.collect()
+        assert len(attention(sql)) == 2505
+        connection.collect()
+        assert len(attention(sql)) == 6
+    connection.collect()
+    assert len(attention(sql)) == 5
