@@ -142,7 +142,9 @@ impl Pool {
         let conn = match idle {
             Some(conn) => conn,
             None => {
-                let mut conn = Conn::open(&self.config, &self.drive, limit).await?;
+                // Boxed: with all of TLS in it, it would make the future of every transaction forty kilobytes.
+                let opening = Box::pin(Conn::open(&self.config, &self.drive, limit));
+                let mut conn = opening.await?;
                 if let Some(settings) = self.settings {
                     conn.batch(settings, Some(STEP_LIMIT)).await?;
                 }

@@ -189,7 +189,9 @@ async fn quick_conn(config: &Config, drive: &Drive, limit: Duration) -> Option<(
         Drive::Runtime => Drive::Runtime,
     };
     let config = config.clone().with_connect_timeout(limit);
-    let conn = Conn::open(&config, &drive, Some(limit)).await.ok()?;
+    // Boxed like all that is rare and large, so that no other future grows by it.
+    let opening = Box::pin(Conn::open(&config, &drive, Some(limit)));
+    let conn = opening.await.ok()?;
     Some((conn, drive))
 }
 

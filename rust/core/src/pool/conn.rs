@@ -178,6 +178,8 @@ impl Conn {
 
     /// Runs I/O on this connection under the time limit; see [`Drive::io`].
     async fn io<F: Future>(&self, limit: Option<Duration>, what: &str, io: F) -> Result<F::Output> {
+        // Only a reference goes on, which the futures of the drive then hold in place of several copies.
+        let io = pin!(io);
         self.drive.io(&self.reactor, limit, what, io).await
     }
 
@@ -186,7 +188,8 @@ impl Conn {
     async fn abandon_on_stop<T>(&mut self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             self.broken = true;
-            let cancel = self.canceller.cancel();
+            // Boxed, since it connects anew: it would be the largest part of every statement's future.
+            let cancel = Box::pin(self.canceller.cancel());
             let limit = Duration::from_millis(100);
             let quiet = tokio_timeout(limit, cancel);
             match &self.drive {
@@ -241,7 +244,8 @@ impl Conn {
         if let Some(kept) = self.statements.get(sql) {
             return Ok(kept.clone());
         }
-        let work = unless(self.client.prepare(sql), stop);
+        // Boxed, as it is rare, and the largest part of every statement's future.
+        let work = unless(Box::pin(self.client.prepare(sql)), stop);
         let outcome = self.io(limit, sql, work).await.flatten();
         let statement = self.answered(outcome).await?;
         self.keep(sql, statement.clone());
