@@ -4,6 +4,7 @@ use bmdb_core::backoff::{Backoff as Core, Field, InvalidBackoff, Previous, no_ba
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUserWarning, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyDict, PyFloat, PyInt, PyList, PyTuple};
 
 /// Far beyond any use, and still a list that fits into memory.
@@ -104,10 +105,11 @@ impl Backoff {
         if self.0.jitter() == 0.0 {
             return Ok(period);
         }
-        let random = py
-            .import(intern!(py, "random"))?
-            .call_method0(intern!(py, "random"))?;
-        Ok(self.0.jittered(period, random.extract()?))
+        static RANDOM: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+        let random = RANDOM.get_or_try_init(py, || py.import("random").map(Bound::unbind))?;
+        // Looked up each time, so that who replaces it, as tests do, is heard.
+        let random = random.call_method0(py, intern!(py, "random"))?;
+        Ok(self.0.jittered(period, random.extract(py)?))
     }
 
     /// The first `n` periods in seconds, each the previous one of the next, without jitter.

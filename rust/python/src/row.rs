@@ -1,6 +1,5 @@
 //! Rows: what `fetch` gives, with columns by name and by position.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bmdb_core::value::{Raw, decode};
@@ -15,29 +14,22 @@ use crate::value::{codec_error, value_to_python};
 #[derive(Debug)]
 struct Columns {
     names: Vec<String>,
-    /// `None` where a name occurs more than once, and so tells nothing.
-    positions: HashMap<String, Option<usize>>,
 }
 
 impl Columns {
     fn new(names: Vec<String>) -> Self {
-        let mut positions = HashMap::with_capacity(names.len());
-        for (position, name) in names.iter().enumerate() {
-            positions
-                .entry(name.clone())
-                .and_modify(|known| *known = None)
-                .or_insert(Some(position));
-        }
-        Self { names, positions }
+        Self { names }
     }
 
+    /// Looked for one after the other, which for the columns of a query is sooner done than made quick.
     fn position(&self, name: &str) -> Result<usize, String> {
-        match self.positions.get(name) {
-            Some(Some(position)) => Ok(*position),
-            Some(None) => Err(format!(
+        let mut found = (0..).zip(&self.names).filter(|(_, known)| *known == name);
+        match (found.next(), found.next()) {
+            (Some((position, _)), None) => Ok(position),
+            (Some(_), Some(_)) => Err(format!(
                 "this row has more than one column {name:?}: use its position"
             )),
-            None => Err(format!(
+            (None, _) => Err(format!(
                 "this row has no column {name:?}, only: {}",
                 self.names.join(", ")
             )),
@@ -197,14 +189,15 @@ pub(crate) fn rows_to_python(py: Python<'_>, rows: &[tokio_postgres::Row]) -> Py
         .map(|column| column.name().to_owned())
         .collect();
     let columns = Arc::new(Columns::new(names));
+    let mut values = Vec::with_capacity(first.len());
     rows.iter()
         .map(|row| {
-            let values = (0..row.len())
-                .map(|position| value_of(py, row, position))
-                .collect::<PyResult<Vec<_>>>()?;
+            for position in 0..row.len() {
+                values.push(value_of(py, row, position)?);
+            }
             Ok(Row {
                 columns: Arc::clone(&columns),
-                values: PyTuple::new(py, values)?.unbind(),
+                values: PyTuple::new(py, values.drain(..))?.unbind(),
             })
         })
         .collect()

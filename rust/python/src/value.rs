@@ -272,17 +272,7 @@ pub(crate) fn value_to_python(py: Python<'_>, value: Value<'_>) -> PyResult<Py<P
         Value::Numeric(text) => class!(py, "decimal", "Decimal")?.call1((text,))?,
         Value::Text(text) => PyString::new(py, text).into_any(),
         Value::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
-        Value::Uuid(bytes) => {
-            // UUID(int=…) by position: the quickest of its ways in.
-            let none = py.None();
-            class!(py, "uuid", "UUID")?.call1((
-                &none,
-                &none,
-                &none,
-                &none,
-                u128::from_be_bytes(bytes),
-            ))?
-        }
+        Value::Uuid(bytes) => uuid(py, bytes)?,
         Value::Date(days) => {
             let (year, month, day) = civil_from_days(days);
             PyDate::new(py, year, month, day)?.into_any()
@@ -322,6 +312,38 @@ pub(crate) fn value_to_python(py: Python<'_>, value: Value<'_>) -> PyResult<Py<P
     Ok(object.unbind())
 }
 
+/// A UUID without its constructor, which checks for most of its time which of six ways was taken: fresh, it is given its
+/// two slots, as when one is unpickled.
+fn uuid(py: Python<'_>, bytes: [u8; 16]) -> PyResult<Bound<'_, PyAny>> {
+    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static UNKNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FROM_BYTES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let object = || py.get_type::<PyAny>();
+    let new = NEW.get_or_try_init(py, || {
+        object().getattr(intern!(py, "__new__")).map(Bound::unbind)
+    })?;
+    // UUID's own refuses everything: it is immutable.
+    let set = SET.get_or_try_init(py, || {
+        let set = object().getattr(intern!(py, "__setattr__"));
+        set.map(Bound::unbind)
+    })?;
+    let unknown = UNKNOWN.get_or_try_init(py, || {
+        let safe = class!(py, "uuid", "SafeUUID")?;
+        safe.getattr(intern!(py, "unknown")).map(Bound::unbind)
+    })?;
+    let made = new.bind(py).call1((class!(py, "uuid", "UUID")?,))?;
+    let number = FROM_BYTES
+        .get_or_try_init(py, || {
+            let from_bytes = py.get_type::<PyInt>().getattr(intern!(py, "from_bytes"));
+            from_bytes.map(Bound::unbind)
+        })?
+        .call1(py, (PyBytes::new(py, &bytes),))?;
+    set.call1(py, (&made, intern!(py, "int"), number))?;
+    set.call1(py, (&made, intern!(py, "is_safe"), unknown))?;
+    Ok(made)
+}
+
 fn clock(micros: i64) -> (u8, u8, u8, u32) {
     let seconds = micros / 1_000_000;
     (
@@ -332,6 +354,8 @@ fn clock(micros: i64) -> (u8, u8, u8, u32) {
     )
 }
 
+/// A datetime from the ten bytes that one is pickled as: with a call of Python's for it anyway, one argument is read
+/// sooner than eight.
 fn datetime<'py>(
     py: Python<'py>,
     micros: i64,
@@ -339,7 +363,17 @@ fn datetime<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (year, month, day) = civil_from_days(micros.div_euclid(MICROS_PER_DAY).try_into()?);
     let (hour, minute, second, micro) = clock(micros.rem_euclid(MICROS_PER_DAY));
-    Ok(PyDateTime::new(py, year, month, day, hour, minute, second, micro, zone)?.into_any())
+    let [_, _, years, year] = year.to_be_bytes();
+    let [_, high, middle, low] = micro.to_be_bytes();
+    let state = [
+        years, year, month, day, hour, minute, second, high, middle, low,
+    ];
+    let state = PyBytes::new(py, &state);
+    let class = class!(py, "datetime", "datetime")?;
+    match zone {
+        Some(zone) => class.call1((state, zone)),
+        None => class.call1((state,)),
+    }
 }
 
 fn address(

@@ -506,6 +506,15 @@ class TestRow:
         assert type(twin) is type(row)
 
 
+def test_a_uuid_is_one_in_every_way(ask: Ask) -> None:
+    value = ask("SELECT $1::uuid", ID)
+    assert type(value) is UUID
+    assert (value.int, value.is_safe, hash(value), repr(value)) == (ID.int, ID.is_safe, hash(ID), repr(ID))
+    assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == ID
+    with pytest.raises(TypeError, match="immutable"):
+        value.int = 0
+
+
 few = settings(max_examples=40, derandomize=True, deadline=None)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
