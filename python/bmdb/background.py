@@ -40,7 +40,10 @@ async def outlasted(
             future.cancel()
             left = deadline = None
         try:
-            await asyncio.wait([future], timeout=left)
+            if left is None:
+                await _done(future, loop)
+            else:
+                await asyncio.wait([future], timeout=left)
         except asyncio.CancelledError as error:
             cancelled = error
     return future, cancelled
@@ -61,3 +64,18 @@ async def decided(future: asyncio.Future[None]) -> None:
         told = last or cancelled
         told.committed = None if isinstance(failure, AmbiguousCommitError) else failure is None  # type: ignore[attr-defined]
         raise told from None
+
+
+async def _done(future: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:
+    """Waits for it without cancelling it: `asyncio.wait` for one future, of which it makes less."""
+    waiter = loop.create_future()
+
+    def tell(_: asyncio.Future[T]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(tell)
+    try:
+        await waiter
+    finally:
+        future.remove_done_callback(tell)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 from typing import Any, Self, cast
 
 from bmdb._core import Change
 from bmdb.errors import NothingToDo, WorkStateError
+
+# What the flags of a function's code say if calling it runs nothing of it.
+_RUNS_LATER = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def check_callback(fn: Any, *, asynchronous: bool) -> None:
@@ -17,6 +21,9 @@ def check_callback(fn: Any, *, asynchronous: bool) -> None:
     Raises TypeError for what is not callable, for a generator function (nothing in it would run), and for an
     `async def` given to a sync method.
     """
+    # Nearly all are plain functions, and this is asked at every call. What was noted on one is for inspect to judge.
+    if type(fn) is FunctionType and not fn.__code__.co_flags & _RUNS_LATER and not fn.__dict__:
+        return
     if not callable(fn):
         raise TypeError(f"the callback must be callable, not {type(fn).__name__}")
     called = fn if inspect.isroutine(fn) else getattr(fn, "func", None) or getattr(fn, "__call__", fn)  # noqa: B004
@@ -49,13 +56,14 @@ def check_result(result: object) -> None:
 
     Raises TypeError for generators and for a coroutine that nobody has awaited.
     """
-    if inspect.iscoroutine(result):
+    if not isinstance(result, (CoroutineType, GeneratorType, AsyncGeneratorType)):
+        return
+    if isinstance(result, CoroutineType):
         result.close()
         raise TypeError("the callback returned a coroutine, which nobody would await")
-    if inspect.isgenerator(result) or inspect.isasyncgen(result):
-        if inspect.isgenerator(result):
-            result.close()
-        raise TypeError("the callback returned a generator, which would run after its transaction: return a list")
+    if isinstance(result, GeneratorType):
+        result.close()
+    raise TypeError("the callback returned a generator, which would run after its transaction: return a list")
 
 
 def offered(machines: Any) -> list[Any]:
