@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benches.peers.page import MARKS  # noqa: E402
-from benches.python import calls, heartbeats, leases, memory, transactions  # noqa: E402
+from benches.python import awaiting, calls, fetching, heartbeats, leases, memory, transactions  # noqa: E402
 from benches.python.marked import part  # noqa: E402
 from benches.python.report import Comparison, duration, number, plot, table  # noqa: E402
 from benches.python.rounds import Spread, alternate, alternate_calls, ratio  # noqa: E402
@@ -44,7 +44,7 @@ def backoff(rounds: int) -> list[Comparison]:
     )
     above = [(a - b) * 1e9 for a, b in zip(measured["next"], measured["empty"], strict=True)]
     figures = (f"{duration(statistics.median(measured[name]))} a call" for name in ("next", "empty"))
-    return [Comparison("`Backoff.next` above an empty method", Spread.of(above), *figures, unit="ns")]
+    return [Comparison("`Backoff.next` above an empty method", Spread.of(above), *figures, 150.0, unit="ns")]
 
 
 def transact(server: Server, rounds: int, seconds: float) -> list[Comparison]:
@@ -82,6 +82,38 @@ def brought(server: Server, rounds: int, seconds: float) -> list[Comparison]:
             f"its own connection: {took['bmdb']}",
         )
         for name in ("psycopg", "SQLAlchemy")
+    ]
+
+
+def border(server: Server, rounds: int, seconds: float) -> list[Comparison]:
+    """What crossing the border between Python and the core costs: rows, and awaited calls."""
+    with fetching.sides(server.conninfo) as acts:
+        fetched = alternate_calls(acts, rounds, seconds)
+    took = {name: duration(statistics.median(times)) for name, times in fetched.items()}
+    awaited = alternate(
+        {
+            "bmdb": lambda: awaiting.core_calls(server.conninfo, seconds),
+            "threads": lambda: awaiting.thread_calls(seconds),
+        },
+        rounds,
+    )
+    calls_a_second = {name: f"{number(statistics.median(values))} a second" for name, values in awaited.items()}
+    return [
+        Comparison(
+            f"fetch of {fetching.ROWS:,} rows, five columns",
+            ratio(fetched["bmdb"], fetched["psycopg"]),
+            took["bmdb"],
+            f"psycopg: {took['psycopg']}",
+        ),
+        Comparison(
+            f"awaited calls without I/O, {awaiting.TASKS} tasks",
+            Spread.of(awaited["bmdb"]),
+            calls_a_second["bmdb"],
+            f"asyncio's executor: {calls_a_second['threads']}",
+            20_000.0,
+            "at least",
+            "a second",
+        ),
     ]
 
 
@@ -229,6 +261,7 @@ def main() -> None:
     with running() as server:
         comparisons = [*backoff(chosen.rounds + 1), *transact(server, 2 * chosen.rounds, 1.5)]
         comparisons += brought(server, 2 * chosen.rounds, 1.5)
+        comparisons += border(server, chosen.rounds, 1.0)
         cycles, cycles_table = lease_cycles(server, chosen.rounds, chosen.seconds)
         beats, beats_table = heartbeat(server, 2)
         comparisons += [*cycles, *beats, *idle_worker(server, 3)]
