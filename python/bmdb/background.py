@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from bmdb.errors import AmbiguousCommitError
-
 T = TypeVar("T")
 
 _BEHIND: set[asyncio.Future[None]] = set()
@@ -47,23 +45,6 @@ async def outlasted(
         except asyncio.CancelledError as error:
             cancelled = error
     return future, cancelled
-
-
-async def decided(future: asyncio.Future[None]) -> None:
-    """Waits for an end that is on its way, to its outcome even if cancelled meanwhile.
-
-    The CancelledError then says by its attribute `committed` how it ended: True, False, or None when nobody knows.
-    """
-    try:
-        await asyncio.shield(future)
-    except asyncio.CancelledError as cancelled:
-        if future.cancelled():
-            raise
-        _, last = await outlasted(future)
-        failure = future.exception()
-        told = last or cancelled
-        told.committed = None if isinstance(failure, AmbiguousCommitError) else failure is None  # type: ignore[attr-defined]
-        raise told from None
 
 
 async def _done(future: asyncio.Future[T], loop: asyncio.AbstractEventLoop) -> None:

@@ -31,8 +31,8 @@ class Process:
 
     * `eligible`: which machines need it, as `bmdb.eligible(...)`; then `work()` needs no callback. None: `work()` is
       told.
-    * `watch`: whether triggers on the tags that `eligible` names tell at once of machines that become eligible; see
-      docs/processes.md.
+    * `watch`: whether triggers on the tags that `eligible` names tell at once of machines that become eligible
+      (PostgreSQL only; see docs/processes.md). Without them a sweep finds these.
 
     Exclusions, crash backoff and quarantine are kept in the database, and hold for every worker: see
     `Connection.register`.
@@ -81,6 +81,22 @@ class Process:
         set_field(self, "quarantine_after", _losses(quarantine_after))
         set_field(self, "eligible", eligible)
         set_field(self, "watch", watch)
+
+    @property
+    def watches(self) -> list[tuple[str, str]]:
+        """The changes of tags that may make a machine eligible: pairs of a table and "INSERT", "UPDATE" or "DELETE".
+
+        A tag that it must have comes, or changes where the condition looks at it; one that it must lack goes. None with
+        `watch=False`, and for what no tag tells: SQL of your own, and eligibility without a tag that must be there, as
+        a new machine has none.
+        """
+        wanted = self.eligible
+        if wanted is None or not self.watch or not wanted.having:
+            return []
+        comes = ("INSERT", "UPDATE") if wanted.where is not None else ("INSERT",)
+        return [(f"machine_{tag}", event) for tag in wanted.having for event in comes] + [
+            (f"machine_{tag}", "DELETE") for tag in wanted.lacking
+        ]
 
     def __str__(self) -> str:
         return self.name

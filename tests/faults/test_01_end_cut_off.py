@@ -15,10 +15,11 @@ from tests.proxy import Proxy
 
 PROCESS = "Silent"
 
+# With a callback: without one an end is one statement, which never stays open.
 ENDS: dict[str, Callable[[bmdb.Work], None]] = {
-    "finish": lambda work: work.finish(),
-    "fail": lambda work: work.fail("no answer"),
-    "cancel": lambda work: work.cancel(),
+    "finish": lambda work: work.finish(lambda _: None),
+    "fail": lambda work: work.fail("no answer", commit=lambda _: None),
+    "cancel": lambda work: work.cancel(lambda _: None),
 }
 
 

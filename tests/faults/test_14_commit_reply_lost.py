@@ -76,8 +76,8 @@ def test_an_end_returns_and_is_done_once(
 
     ends: dict[str, Callable[[], None]] = {
         "finish": lambda: work.finish(commit),
-        "fail": lambda: work.fail("no answer", bmdb.Backoff(60.0)),
-        "cancel": work.cancel,
+        "fail": lambda: work.fail("no answer", bmdb.Backoff(60.0), commit=lambda _: None),
+        "cancel": lambda: work.cancel(lambda _: None),
     }
     with proxy.cutting_after_commit() as cut:
         ends[end]()

@@ -302,12 +302,12 @@ class AsyncSession(Unique):
         hold = positive_seconds("max_hold", max_hold)
         # async only
         if eligibility is not None:
-            return Leasing(self._lease_eligible(process, eligibility, hold))
+            return Leasing(self._lease_one(process, eligibility, hold))
         return Leasing(self._lease(process, cast(Any, retrieve), hold, isolation, max_retries))
         # end async only
         # sync only
         # if eligibility is not None:
-        #     return self._lease_eligible(process, eligibility, hold)
+        #     return self._lease_one(process, eligibility, hold)
         # return self._lease(process, cast(Any, retrieve), hold, isolation, max_retries)
         # end sync only
 
@@ -328,55 +328,40 @@ class AsyncSession(Unique):
         eligibility = eligibility_of(process, eligible)
         if eligibility is None:
             raise TypeError("work_many needs an eligibility: give the Process one, or pass bmdb.eligible(…)")
-        return await self._lease_many(process, eligibility, lease_limit(limit), positive_seconds("max_hold", max_hold))
+        return await self._lease_eligible(
+            process, eligibility, lease_limit(limit), positive_seconds("max_hold", max_hold)
+        )
 
-    async def _lease_eligible(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> AsyncWork:
-        return (await self._lease_many(process, eligibility, 1, hold))[0]
-
-    async def _lease_many(
+    async def _lease_eligible(
         self, process: str | Process, eligibility: Eligibility, limit: int, hold: float | None
     ) -> list[AsyncWork]:
-        name = name_of(process)
-        if isinstance(process, Process) and process not in self._connection._processes:
-            await self._connection.register(process)
-        with Nesting(self._connection._core):
-            claimed = await self._claim_eligible(name, eligibility, limit)
+        connection, backoff = self._connection, None
+        if isinstance(process, Process):
+            if process not in connection._processes:
+                await connection.register(process)
+            name, backoff = process.name, process.backoff
+            hold = hold if hold is not None else process.max_hold
+        else:
+            name = name_of(process)
+        claims, core = connection._batches, connection._core
+        # Cancelled meanwhile, what the claim leases is given back by the core.
+        with Nesting(core):
+            claimed = await claims.claim_async(self._core, name, eligibility, limit)
         if not claimed and await self._collect_if_due():
-            with Nesting(self._connection._core):
-                claimed = await self._claim_eligible(name, eligibility, limit)
+            with Nesting(core):
+                claimed = await claims.claim_async(self._core, name, eligibility, limit)
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
-        if isinstance(process, Process):
-            hold = hold if hold is not None else process.max_hold
-            for work in claimed:
-                work.backoff = process.backoff
-        if hold is not None:
-            for work in claimed:
-                self._connection._core.hold(work, hold)
-        return [AsyncWork(self, work) for work in claimed]
+        for lease in claimed:
+            if backoff is not None:
+                lease.backoff = backoff
+            if hold is not None:
+                core.hold(lease, hold)
+        return [AsyncWork(self, lease) for lease in claimed]
 
-    async def _claim_eligible(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
-        # async only
-        future = self._connection._batches.claim_async(self._core, name, eligibility, limit)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # What it has leased by then would never be ended.
-            if not future.cancelled():
-                await given_back(self._give_back(future))
-            raise
-        # end async only
-        # sync only
-        # return self._connection._batches.claim(self._core, name, eligibility, limit)
-        # end sync only
+    async def _lease_one(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> AsyncWork:
+        return (await self._lease_eligible(process, eligibility, 1, hold))[0]
 
-    # async only
-    async def _give_back(self, claiming: Awaitable[list[_core.Work]]) -> None:
-        with contextlib.suppress(Exception):
-            for claimed in await claiming:
-                await AsyncWork(self, claimed).cancel()
-
-    # end async only
     async def finish_many(self, works: Iterable[AsyncWork | tuple[AsyncWork | Change, ...]]) -> list[Error | None]:
         """Finishes many at once: works, or tuples of a work and the changes of its tags, `(work, bmdb.set_tag(…), …)`.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# async only
+import asyncio
+
+# end async only
 import logging
 from collections.abc import Callable
 from types import TracebackType
@@ -15,7 +19,7 @@ from bmdb._async.transaction import run
 from bmdb._core import Backoff, Change
 
 # async only
-from bmdb.background import decided, given_back
+from bmdb.background import given_back, outlasted
 
 # end async only
 from bmdb.callbacks import Nesting, ending_parts
@@ -360,10 +364,13 @@ class AsyncWork(Unique):
         if own and commit is None and isolation is None and max_retries is None:
             with Nesting(core):
                 # async only
-                await decided(self._session.connection._batches.end_async(self._core, kind, changes, cause, backoff))
+                try:
+                    await self._session._connection._batches.end_async(self._core, kind, changes, cause, backoff)
+                except asyncio.CancelledError as cancelled:
+                    raise await self._told(cancelled) from None
                 # end async only
                 # sync only
-                # self._session.connection._batches.end(self._core, kind, changes, cause, backoff)
+                # self._session._connection._batches.end(self._core, kind, changes, cause, backoff)
                 # end sync only
             return
         if changes:
@@ -386,6 +393,15 @@ class AsyncWork(Unique):
             tx = foreign(made, core, connection, engine)
             await run(core, tx, commit or nothing, tx.queries)
 
+    # async only
+    async def _told(self, cancelled: asyncio.CancelledError) -> asyncio.CancelledError:
+        """The cancellation, which says by its attribute `committed` what became of the end that it met."""
+        settled, again = await outlasted(self._session._connection._batches.settled_async(self._core))
+        told = again or cancelled
+        told.committed = None if settled.cancelled() or settled.exception() else settled.result()  # type: ignore[attr-defined]
+        return told
+
+    # end async only
     async def __aenter__(self) -> Self:
         # async only
         session = self._session

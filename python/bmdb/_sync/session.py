@@ -207,7 +207,7 @@ class Session(Unique):
             check_callback(retrieve, asynchronous=False)
         hold = positive_seconds("max_hold", max_hold)
         if eligibility is not None:
-            return self._lease_eligible(process, eligibility, hold)
+            return self._lease_one(process, eligibility, hold)
         return self._lease(process, cast(Any, retrieve), hold, isolation, max_retries)
 
     def work_many(
@@ -227,35 +227,37 @@ class Session(Unique):
         eligibility = eligibility_of(process, eligible)
         if eligibility is None:
             raise TypeError("work_many needs an eligibility: give the Process one, or pass bmdb.eligible(…)")
-        return self._lease_many(process, eligibility, lease_limit(limit), positive_seconds("max_hold", max_hold))
+        return self._lease_eligible(process, eligibility, lease_limit(limit), positive_seconds("max_hold", max_hold))
 
-    def _lease_eligible(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> Work:
-        return self._lease_many(process, eligibility, 1, hold)[0]
-
-    def _lease_many(
+    def _lease_eligible(
         self, process: str | Process, eligibility: Eligibility, limit: int, hold: float | None
     ) -> list[Work]:
-        name = name_of(process)
-        if isinstance(process, Process) and process not in self._connection._processes:
-            self._connection.register(process)
-        with Nesting(self._connection._core):
-            claimed = self._claim_eligible(name, eligibility, limit)
+        connection, backoff = self._connection, None
+        if isinstance(process, Process):
+            if process not in connection._processes:
+                connection.register(process)
+            name, backoff = process.name, process.backoff
+            hold = hold if hold is not None else process.max_hold
+        else:
+            name = name_of(process)
+        claims, core = connection._batches, connection._core
+        # Cancelled meanwhile, what the claim leases is given back by the core.
+        with Nesting(core):
+            claimed = claims.claim(self._core, name, eligibility, limit)
         if not claimed and self._collect_if_due():
-            with Nesting(self._connection._core):
-                claimed = self._claim_eligible(name, eligibility, limit)
+            with Nesting(core):
+                claimed = claims.claim(self._core, name, eligibility, limit)
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
-        if isinstance(process, Process):
-            hold = hold if hold is not None else process.max_hold
-            for work in claimed:
-                work.backoff = process.backoff
-        if hold is not None:
-            for work in claimed:
-                self._connection._core.hold(work, hold)
-        return [Work(self, work) for work in claimed]
+        for lease in claimed:
+            if backoff is not None:
+                lease.backoff = backoff
+            if hold is not None:
+                core.hold(lease, hold)
+        return [Work(self, lease) for lease in claimed]
 
-    def _claim_eligible(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
-        return self._connection._batches.claim(self._core, name, eligibility, limit)
+    def _lease_one(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> Work:
+        return self._lease_eligible(process, eligibility, 1, hold)[0]
 
     def finish_many(self, works: Iterable[Work | tuple[Work | Change, ...]]) -> list[Error | None]:
         """Finishes many at once: works, or tuples of a work and the changes of its tags, `(work, bmdb.set_tag(…), …)`.

@@ -321,7 +321,7 @@ class Work(Unique):
         own = connection is None and engine is None
         if own and commit is None and isolation is None and max_retries is None:
             with Nesting(core):
-                self._session.connection._batches.end(self._core, kind, changes, cause, backoff)
+                self._session._connection._batches.end(self._core, kind, changes, cause, backoff)
             return
         if changes:
             with Nesting(core):

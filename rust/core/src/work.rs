@@ -174,6 +174,8 @@ struct Standing {
     reason: Option<String>,
     hold: Option<Hold>,
     backoff: Option<Backoff>,
+    /// What came of the last end is not known.
+    doubtful: bool,
 }
 
 impl Standing {
@@ -314,6 +316,7 @@ impl WorkLease {
                 reason: None,
                 hold: None,
                 backoff: None,
+                doubtful: false,
             }),
             settled: Notify::new(),
         })
@@ -523,6 +526,7 @@ impl End {
         if !std::mem::take(&mut self.on_its_way) {
             return;
         }
+        self.work.lock().doubtful = matches!(error, Error::AmbiguousCommit { .. });
         if matches!(error, Error::LeaseLost(_) | Error::SessionExpired(_)) {
             self.work.lost();
             self.work.settled.notify_waiters();

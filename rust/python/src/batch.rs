@@ -3,19 +3,24 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use bmdb_core::batch::lanes::Declared;
+use bmdb_core::batch::claims::{ClaimJob, Claims};
+use bmdb_core::batch::coalesce::{Coalescer, Runner};
+use bmdb_core::batch::ends::EndJob;
+use bmdb_core::batch::lanes::{self, Declared};
 use bmdb_core::connection::Connection as Core;
 use bmdb_core::eligibility;
 use bmdb_core::error::{Error, Result};
 use bmdb_core::queries::{self, Query};
 use bmdb_core::tag;
 use bmdb_core::work::{End, WorkLease};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::backoff::Backoff;
-use crate::drive;
+use crate::completion::{self, Completion, Outcome, is_done};
+use crate::drive::{self, Promise};
 use crate::error::to_python;
 use crate::session::Session;
 use crate::value::param_from_python;
@@ -272,22 +277,64 @@ impl Batches {
         works(py, leases)
     }
 
+    /// The same for asyncio. Leases that come for a future that was cancelled are given back.
     fn claim_async<'py>(
         &self,
         py: Python<'py>,
         session: &Session,
-        process: String,
+        process: &str,
         eligibility: &Eligibility,
         limit: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (core, session) = (self.core.clone(), session.state().clone());
-        let declared = eligibility.declared.clone();
-        let claim = async move {
-            core.lanes()
-                .claim(&session, &process, &declared, limit)
-                .await
+        let (lanes, declared) = (self.core.lanes(), &eligibility.declared);
+        let usable = self.core.pool().check_usable();
+        usable
+            .and_then(|()| session.state().check())
+            .map_err(|error| to_python(py, error))?;
+        let (waiting, promise) = Promise::new(py)?;
+        let handle = drive::runtime()?;
+        let job = ClaimJob::new(limit);
+        let known = lanes.known_claims(session.state(), process, declared);
+        let full = match known {
+            Some(lane) => {
+                let told = lane.clone();
+                lane.submit(
+                    &handle,
+                    job,
+                    Box::new(move |outcome| tell(promise, outcome, told)),
+                )
+                .err()
+                .map(|(job, tell)| (lane, job, tell))
+            }
+            None => {
+                let (core, session) = (self.core.clone(), session.state().clone());
+                let (process, declared) = (process.to_owned(), declared.clone());
+                handle.spawn(async move {
+                    match core.lanes().claims(&session, &process, &declared).await {
+                        Ok(lane) => {
+                            let outcome = lane.call(core.pool().drive(), job).await;
+                            drop(tell(promise, outcome, lane));
+                        }
+                        Err(error) => promise.keep(|promise| Outcome {
+                            promise,
+                            outcome: Err(error),
+                            convert: works,
+                            orphaned: async {},
+                        }),
+                    }
+                });
+                None
+            }
         };
-        drive::spawn(py, claim, works)
+        if let Some((lane, job, tell)) = full {
+            // It waits for a place, for as long as that may take.
+            let core = self.core.clone();
+            handle.spawn(async move {
+                let outcome = lane.call(core.pool().drive(), job).await;
+                drop(tell(outcome));
+            });
+        }
+        Ok(waiting)
     }
 
     /// The statements that claim by an eligibility: (claim, attend, verify, window_end).
@@ -349,9 +396,43 @@ impl Batches {
         backoff: Option<&Backoff>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let end = ending(py, work, kind, cause, backoff)?;
-        let (core, changed) = (self.core.clone(), changes(&changed));
-        let end = async move { core.lanes().end(end, changed).await };
-        drive::spawn(py, end, |py, ()| Ok(py.None()))
+        let (lanes, changed) = (self.core.lanes(), changes(&changed));
+        self.core
+            .pool()
+            .check_usable()
+            .map_err(|error| to_python(py, error))?;
+        let Some(lane) = lanes.known_ends(end.ending(), &changed) else {
+            let core = self.core.clone();
+            let end = async move { core.lanes().end(end, changed).await };
+            return drive::spawn(py, end, |py, ()| Ok(py.None()));
+        };
+        let job = EndJob::new(end, lanes::values(changed)).map_err(|error| to_python(py, error))?;
+        let (waiting, promise) = Promise::new(py)?;
+        let handle = drive::runtime()?;
+        let tell = Box::new(move |outcome| {
+            promise.keep(|promise| Outcome {
+                promise,
+                outcome,
+                convert: |py: Python<'_>, ()| Ok(py.None()),
+                orphaned: async {},
+            });
+            None
+        });
+        if let Err((job, tell)) = lane.submit(&handle, job, tell) {
+            let core = self.core.clone();
+            handle.spawn(async move {
+                let outcome = lane.call(core.pool().drive(), job).await;
+                drop(tell(outcome));
+            });
+        }
+        Ok(waiting)
+    }
+
+    /// Waits for the end of `work` that is on its way: whether it has taken effect, or None when nobody knows.
+    fn settled_async<'py>(&self, py: Python<'py>, work: &Work) -> PyResult<Bound<'py, PyAny>> {
+        let lease = work.lease().clone();
+        let settled = async move { Ok(lease.until_settled().await) };
+        drive::spawn(py, settled, |py, ended: Option<bool>| ended.into_py_any(py))
     }
 
     /// Ends many: for each None, or the error that it would have raised alone.
@@ -375,6 +456,51 @@ impl Batches {
 
 /// Ends that can be tried, with the changes of each.
 type Prepared = Vec<(End, Vec<tag::Change>)>;
+/// Leases on their way to the future that waits for them; given back when it does not any more.
+struct Claimed {
+    promise: Py<PyAny>,
+    outcome: Result<Vec<Arc<WorkLease>>>,
+    lane: Arc<Coalescer<Claims>>,
+}
+
+impl Completion for Claimed {
+    fn promise(&self) -> &Py<PyAny> {
+        &self.promise
+    }
+
+    fn settle(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
+        let promise = self.promise.clone_ref(py).into_bound(py);
+        if is_done(&promise)? {
+            self.orphan();
+            return Ok(());
+        }
+        let outcome = match self.outcome {
+            Ok(leases) => works(py, leases),
+            Err(error) => Err(to_python(py, error)),
+        };
+        completion::tell(&promise, outcome)
+    }
+
+    fn orphan(self: Box<Self>) {
+        let Claimed { outcome, lane, .. } = *self;
+        lane.runner.orphaned(outcome);
+        if let Ok(runtime) = drive::runtime() {
+            runtime.spawn(async move { drop(lane.runner.give_back().await) });
+        }
+    }
+}
+
+type Leases = Result<Vec<Arc<WorkLease>>>;
+
+fn tell(promise: Promise, outcome: Leases, lane: Arc<Coalescer<Claims>>) -> Option<Leases> {
+    promise.keep(|promise| Claimed {
+        promise,
+        outcome,
+        lane,
+    });
+    None
+}
+
 type Refused = Vec<Option<Error>>;
 
 /// Those that can be tried, and for each given one the error if it cannot.

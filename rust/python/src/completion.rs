@@ -41,20 +41,14 @@ where
 
     fn settle(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         let promise = self.promise.bind(py);
-        if promise.call_method0(intern!(py, "done"))?.is_truthy()? {
+        if is_done(promise)? {
             return Ok(());
         }
         let outcome = match self.outcome {
             Ok(value) => (self.convert)(py, value),
             Err(error) => Err(to_python(py, error)),
         };
-        match outcome {
-            Ok(value) => promise.call_method1(intern!(py, "set_result"), (value,))?,
-            Err(error) => {
-                promise.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?
-            }
-        };
-        Ok(())
+        tell(promise, outcome)
     }
 
     fn orphan(self: Box<Self>) {
@@ -62,4 +56,23 @@ where
             drop(runtime.spawn(self.orphaned));
         }
     }
+}
+
+/// Whether nobody waits for it any more: it was cancelled.
+pub(crate) fn is_done(promise: &Bound<'_, PyAny>) -> PyResult<bool> {
+    promise
+        .call_method0(intern!(promise.py(), "done"))?
+        .is_truthy()
+}
+
+/// Tells a future that is not done.
+pub(crate) fn tell(promise: &Bound<'_, PyAny>, outcome: PyResult<Py<PyAny>>) -> PyResult<()> {
+    let py = promise.py();
+    match outcome {
+        Ok(value) => promise.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => {
+            promise.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?
+        }
+    };
+    Ok(())
 }

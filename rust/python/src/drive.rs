@@ -125,6 +125,31 @@ impl Route {
     }
 }
 
+/// An asyncio future that is told its outcome from anywhere.
+pub(crate) struct Promise {
+    route: Route,
+    promise: Py<PyAny>,
+}
+
+impl Promise {
+    /// One of the running event loop, with what to wait for.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Promise)> {
+        static GET_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let event_loop = GET_LOOP
+            .import(py, "asyncio", "get_running_loop")?
+            .call0()?;
+        let waiting = event_loop.call_method0(intern!(py, "create_future"))?;
+        let route = Route::to(&event_loop)?;
+        let promise = waiting.clone().unbind();
+        Ok((waiting, Promise { route, promise }))
+    }
+
+    /// Sends what `make` makes of the future.
+    pub(crate) fn keep<C: Completion + 'static>(self, make: impl FnOnce(Py<PyAny>) -> C) {
+        self.route.send(Box::new(make(self.promise)));
+    }
+}
+
 /// Starts a future on the shared runtime and returns an asyncio future for its outcome.
 ///
 /// `convert` runs with the GIL once the outcome is there. Cancelling the asyncio future does not stop the work: what
@@ -155,21 +180,15 @@ where
     C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     O: Future<Output = ()> + Send + 'static,
 {
-    static GET_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let event_loop = GET_LOOP
-        .import(py, "asyncio", "get_running_loop")?
-        .call0()?;
-    let waiting = event_loop.call_method0(intern!(py, "create_future"))?;
-    let route = Route::to(&event_loop)?;
-    let promise = waiting.clone().unbind();
+    let (waiting, promise) = Promise::new(py)?;
     runtime()?.spawn(async move {
         let outcome = future.await;
-        route.send(Box::new(Outcome {
+        promise.keep(|promise| Outcome {
             promise,
             outcome,
             convert,
             orphaned,
-        }));
+        });
     });
     Ok(waiting)
 }

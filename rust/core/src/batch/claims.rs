@@ -8,7 +8,6 @@
 //! new one, before COMMIT. If the answer is lost, that backend is seen to be over, and what the claim has leased is found again by
 //! the id that its client gave it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,8 @@ use uuid::Uuid;
 
 use super::coalesce::{Batch, Entry, Runner};
 use super::retire::retired;
-use super::sweep::{Budget, FIRST_WINDOW, LARGEST_WINDOW};
+use super::sweep::{FIRST_ROUND, FIRST_WINDOW, LARGEST_WINDOW, Scan};
+use crate::dialect::Dialect;
 use crate::eligibility::Compiled;
 use crate::error::{Error, Result, TransactionId};
 use crate::lease::Loss;
@@ -32,6 +32,8 @@ use crate::transaction::{ambiguous, until_lost, uuid};
 use crate::value::Param;
 use crate::work::{Ending, WorkLease, ending_params};
 
+/// How long to rely on what was told about triggers.
+const WATCH_PAUSE: Duration = Duration::from_secs(10);
 /// The most leases in one claim.
 pub const MOST: usize = 500;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -63,16 +65,6 @@ impl ClaimJob {
     }
 }
 
-/// Where the scan stands.
-struct Scan {
-    after: Uuid,
-    /// Whether the last look found less than was wanted.
-    sparse: bool,
-    budget: Budget,
-    /// How many ids there were at the last full round.
-    fleet: Option<i64>,
-}
-
 /// A claim of which nobody knows what came.
 struct Unsettled {
     claim: Uuid,
@@ -86,7 +78,8 @@ pub struct Claims {
     process: String,
     compiled: Compiled,
     params: Vec<Param>,
-    watched: AtomicBool,
+    /// Whether triggers tell of machines that become eligible, and when that was asked last.
+    watched: Mutex<(bool, Option<Instant>)>,
     scan: Mutex<Scan>,
     unsettled: Mutex<Vec<Unsettled>>,
     /// Leases whose callers were gone.
@@ -109,21 +102,11 @@ impl Claims {
             process: process.to_owned(),
             compiled,
             params,
-            watched: AtomicBool::new(false),
-            scan: Mutex::new(Scan {
-                after: Uuid::new_v4(),
-                sparse: false,
-                budget: Budget::default(),
-                fleet: None,
-            }),
+            watched: Mutex::new((false, None)),
+            scan: Mutex::new(Scan::new(Uuid::new_v4())),
             unsettled: Mutex::new(Vec::new()),
             spare: Mutex::new(Vec::new()),
         }
-    }
-
-    /// Whether triggers tell of machines that become eligible.
-    pub fn set_watched(&self, watched: bool) {
-        self.watched.store(watched, Ordering::Release);
     }
 
     /// The session that it claims for.
@@ -201,9 +184,9 @@ impl Claims {
         self.settle_left_over().await?;
         let spare = std::mem::take(&mut *lock(&self.spare));
         self.hand_out(batch, spare);
+        let watched = self.is_watched().await?;
         let mut round = {
             let mut scan = lock(&self.scan);
-            let watched = self.watched.load(Ordering::Acquire);
             scan.budget.refill(self.session.clock().now(), watched);
             Round {
                 start: scan.after,
@@ -233,7 +216,7 @@ impl Claims {
             }
             lock(&self.scan).sparse = found < wanted;
             match last {
-                Some(last) => lock(&self.scan).after = last,
+                Some(last) => lock(&self.scan).go_on(last, false),
                 None => {
                     let (examined, end) = self.window_end(after, window).await?;
                     round.examined += examined;
@@ -241,26 +224,54 @@ impl Claims {
                     self.tell_satisfied(batch, round.examined >= FIRST_WINDOW);
                     round.window = (round.window * 2).min(LARGEST_WINDOW);
                     let mut scan = lock(&self.scan);
-                    scan.budget.spend(examined);
-                    scan.after = match end {
-                        Some(end) => end,
+                    if scan.first.is_none() {
+                        scan.budget.spend(examined);
+                    }
+                    match end {
+                        Some(end) if round.wrapped && end >= round.start => {
+                            scan.after = end;
+                            scan.complete(round.examined);
+                            return Ok(());
+                        }
+                        Some(end) => scan.go_on(end, false),
                         None if round.wrapped => {
-                            scan.fleet = Some(round.examined);
                             scan.after = round.start;
+                            scan.complete(if after.is_nil() {
+                                examined
+                            } else {
+                                round.examined
+                            });
                             return Ok(());
                         }
                         None => {
                             round.wrapped = true;
-                            Uuid::nil()
+                            scan.go_on(Uuid::nil(), true);
                         }
-                    };
-                    if round.wrapped && end.is_some() && scan.after >= round.start {
-                        scan.fleet = Some(round.examined);
-                        return Ok(());
                     }
                 }
             }
         }
+    }
+
+    /// Whether triggers can be relied on, as of a little while ago.
+    async fn is_watched(&self) -> Result<bool> {
+        let (watched, asked) = *lock(&self.watched);
+        if asked.is_some_and(|asked| asked.elapsed() < WATCH_PAUSE)
+            || !self.compiled.windowed
+            || self.pool.dialect() != Dialect::PostgreSql
+        {
+            return Ok(watched);
+        }
+        let process = Param::Array(vec![Param::Text(self.process.clone())]);
+        let mut checkout = self.pool.checkout().await?;
+        let conn = checkout.conn();
+        let rows = conn
+            .query(queries::PROCESS_WATCHED.sql, &[process])
+            .await
+            .map_err(explain_missing_schema)?;
+        let watched = rows.first().is_some_and(|row| row.get("watched"));
+        *lock(&self.watched) = (watched, Some(Instant::now()));
+        Ok(watched)
     }
 
     fn next_look(&self, round: &mut Round) -> Option<Look> {
@@ -272,9 +283,10 @@ impl Claims {
         if !self.compiled.windowed {
             return Some(Look::Window(scan.after, 0));
         }
-        let whole = scan.fleet.is_some_and(|fleet| fleet <= FIRST_WINDOW);
+        let first = scan.first.is_some() && round.examined < FIRST_ROUND;
+        let whole = first || scan.fleet.is_some_and(|fleet| fleet <= FIRST_WINDOW);
         let window = if whole {
-            FIRST_WINDOW
+            round.window
         } else {
             scan.budget.allows(round.window)?
         };
@@ -497,7 +509,7 @@ impl Claims {
     }
 
     /// Cancels leases whose callers are gone.
-    async fn give_back(&self) -> Result<()> {
+    pub async fn give_back(&self) -> Result<()> {
         let spare = std::mem::take(&mut *lock(&self.spare));
         let mut ends = Vec::with_capacity(spare.len());
         for lease in &spare {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -21,11 +22,11 @@ pub const ROOM_LIMIT: Duration = Duration::from_secs(30);
 const WITHOUT_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is done in batches.
-pub trait Runner: Send + Sync + Sized {
+pub trait Runner: Send + Sync + Sized + 'static {
     /// One call's wish.
-    type Job: Send;
+    type Job: Send + 'static;
     /// What comes of it.
-    type Outcome: Send;
+    type Outcome: Send + 'static;
 
     /// How many batches may be under way at once.
     const LEADERS: usize;
@@ -53,24 +54,45 @@ enum Word<R: Runner> {
     Alone(Entry<R>),
 }
 
+/// Tells an outcome to somebody who waits elsewhere; gives it back when nobody does any more.
+pub type Tell<R> = Box<
+    dyn FnOnce(Result<<R as Runner>::Outcome>) -> Option<Result<<R as Runner>::Outcome>>
+        + Send
+        + Sync,
+>;
+
+/// Who waits for a job.
+enum Caller<R: Runner> {
+    /// A call that waits here, and can lead.
+    Here(usize, UnboundedSender<Word<R>>),
+    /// Somebody who is told; tasks of this runtime lead instead.
+    Elsewhere(Handle, Tell<R>),
+}
+
 /// A job and who waits for it.
 pub struct Entry<R: Runner> {
     /// What is to be done.
     pub job: R::Job,
-    position: usize,
-    caller: UnboundedSender<Word<R>>,
+    caller: Caller<R>,
     _room: Arc<OwnedSemaphorePermit>,
 }
 
 impl<R: Runner> Entry<R> {
     /// False once its caller is gone.
     fn is_awaited(&self) -> bool {
-        !self.caller.is_closed()
+        match &self.caller {
+            Caller::Here(_, caller) => !caller.is_closed(),
+            Caller::Elsewhere(..) => true,
+        }
     }
 
     /// Tells the caller; what nobody hears is handed back.
     fn tell(self, outcome: Result<R::Outcome>) -> Option<Result<R::Outcome>> {
-        match self.caller.send(Word::Outcome(self.position, outcome)) {
+        let (position, caller) = match self.caller {
+            Caller::Here(position, caller) => (position, caller),
+            Caller::Elsewhere(_, tell) => return tell(outcome),
+        };
+        match caller.send(Word::Outcome(position, outcome)) {
             Ok(()) => None,
             Err(unheard) => match unheard.0 {
                 Word::Outcome(_, outcome) => Some(outcome),
@@ -139,8 +161,7 @@ impl<R: Runner> Coalescer<R> {
             let mut state = self.lock();
             let entries = jobs.into_iter().enumerate().map(|(position, job)| Entry {
                 job,
-                position,
-                caller: caller.clone(),
+                caller: Caller::Here(position, caller.clone()),
                 _room: room.clone(),
             });
             state.waiting.extend(entries);
@@ -168,6 +189,31 @@ impl<R: Runner> Coalescer<R> {
             }
         }
         Ok(answers.outcomes.into_iter().flatten().collect())
+    }
+
+    /// Has one job done by tasks of a runtime, and its outcome told. Gives it back when there is no room now.
+    pub fn submit(
+        self: &Arc<Self>,
+        handle: &Handle,
+        job: R::Job,
+        tell: Tell<R>,
+    ) -> std::result::Result<(), (R::Job, Tell<R>)> {
+        let Ok(room) = self.room.clone().try_acquire_owned() else {
+            return Err((job, tell));
+        };
+        let lead = {
+            let mut state = self.lock();
+            state.waiting.push_back(Entry {
+                job,
+                caller: Caller::Elsewhere(handle.clone(), tell),
+                _room: Arc::new(room),
+            });
+            state.may_lead()
+        };
+        if lead {
+            spawn(handle, Leadership(Some(self.clone())).work());
+        }
+        Ok(())
     }
 
     async fn room_for(&self, drive: &Drive, jobs: usize) -> Result<OwnedSemaphorePermit> {
@@ -219,40 +265,48 @@ impl<R: Runner> Coalescer<R> {
     /// Lets somebody who waits lead, if nobody else may.
     fn promote(self: &Arc<Self>) {
         loop {
-            let caller = {
+            let leader = {
                 let mut state = self.lock();
-                let Some(entry) = state.waiting.front() else {
-                    return;
+                let leader = match state.waiting.front().map(|entry| &entry.caller) {
+                    None => return,
+                    Some(Caller::Here(_, caller)) => Ok(caller.clone()),
+                    Some(Caller::Elsewhere(handle, _)) => Err(handle.clone()),
                 };
-                let caller = entry.caller.clone();
                 if !state.may_lead() {
                     return;
                 }
-                caller
+                leader
             };
-            let offered = caller.send(Word::Lead(Leadership(Some(self.clone()))));
-            match offered {
-                Ok(()) => return,
-                // Gone; it must not lead, and neither must its refusal promote again from within.
-                Err(refused) => {
-                    if let Word::Lead(mut leadership) = refused.0 {
-                        leadership.0 = None;
-                    }
-                    let gone = {
-                        let mut state = self.lock();
-                        state.leading -= 1;
-                        let gone = state.waiting.front().is_some_and(|e| !e.is_awaited());
-                        if gone {
-                            state.waiting.pop_front()
-                        } else {
-                            None
-                        }
-                    };
-                    drop(gone);
-                }
+            let leadership = Leadership(Some(self.clone()));
+            let refused = match leader {
+                Ok(caller) => match caller.send(Word::Lead(leadership)) {
+                    Ok(()) => return,
+                    Err(refused) => refused.0,
+                },
+                Err(handle) => return spawn(&handle, leadership.work()),
+            };
+            // Gone; it must not lead, and neither must its refusal promote again from within.
+            if let Word::Lead(mut leadership) = refused {
+                leadership.0 = None;
             }
+            let gone = {
+                let mut state = self.lock();
+                state.leading -= 1;
+                let gone = state.waiting.front().is_some_and(|e| !e.is_awaited());
+                if gone {
+                    state.waiting.pop_front()
+                } else {
+                    None
+                }
+            };
+            drop(gone);
         }
     }
+}
+
+/// On a runtime nothing interrupts a leader, so there is nothing to be told of its work.
+fn spawn(handle: &Handle, work: impl Future<Output = Result<()>> + Send + 'static) {
+    drop(handle.spawn(async move { drop(work.await) }));
 }
 
 impl<R: Runner> State<R> {
@@ -332,9 +386,25 @@ impl<R: Runner> Batch<R> {
 
     /// Has its own caller do this entry, alone.
     pub fn send_home(&self, entry: Entry<R>) {
-        let caller = entry.caller.clone();
-        // Whoever is gone wants nothing done.
-        drop(caller.send(Word::Alone(entry)));
+        let leader = match &entry.caller {
+            Caller::Here(_, caller) => Ok(caller.clone()),
+            Caller::Elsewhere(handle, _) => Err(handle.clone()),
+        };
+        match leader {
+            // Whoever is gone wants nothing done.
+            Ok(caller) => drop(caller.send(Word::Alone(entry))),
+            Err(handle) => {
+                let mut batch = Batch {
+                    coalescer: self.coalescer.clone(),
+                    entries: VecDeque::from([entry]),
+                    alone: true,
+                };
+                spawn(&handle, async move {
+                    let coalescer = batch.coalescer.clone();
+                    coalescer.runner.run(&mut batch).await
+                });
+            }
+        }
     }
 
     /// Tells all that are left.

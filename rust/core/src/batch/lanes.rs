@@ -196,19 +196,23 @@ impl Lanes {
         declared: &Declared,
         limit: usize,
     ) -> Result<Vec<Arc<WorkLease>>> {
+        let lane = self.claims(session, process, declared).await?;
+        lane.call(self.pool.drive(), ClaimJob::new(limit)).await
+    }
+
+    /// The queue of such claims.
+    pub async fn claims(
+        &self,
+        session: &Arc<SessionState>,
+        process: &str,
+        declared: &Declared,
+    ) -> Result<Arc<Coalescer<Claims>>> {
         self.pool.check_usable()?;
         session.check()?;
-        let key = (
-            session.id(),
-            process.to_owned(),
-            declared.fingerprint.clone(),
-        );
-        let known = lock(&self.claims).get(&key).cloned();
-        let lane = match known {
-            Some(lane) => lane,
-            None => self.claim_lane(key, session, declared).await?,
-        };
-        lane.call(self.pool.drive(), ClaimJob::new(limit)).await
+        match self.known_claims(session, process, declared) {
+            Some(lane) => Ok(lane),
+            None => self.claim_lane(session, process, declared).await,
+        }
     }
 
     /// The statements that claim by an eligibility, for whoever wants to see their plans.
@@ -217,13 +221,32 @@ impl Lanes {
         declared.eligibility.compile(&self.tags().await?)
     }
 
+    /// The queue of such claims, if there has been one before.
+    #[must_use]
+    pub fn known_claims(
+        &self,
+        session: &SessionState,
+        process: &str,
+        declared: &Declared,
+    ) -> Option<Arc<Coalescer<Claims>>> {
+        let key = lane_key(session, process, declared);
+        lock(&self.claims).get(&key).cloned()
+    }
+
+    /// The queue of such ends, if there has been one before.
+    #[must_use]
+    pub fn known_ends(&self, ending: &Ending, changes: &[Change]) -> Option<Arc<Coalescer<Ends>>> {
+        let key = shape_key(ending.query().name, changes);
+        lock(&self.ends).get(&key).cloned()
+    }
+
     async fn claim_lane(
         &self,
-        key: Lane,
         session: &Arc<SessionState>,
+        process: &str,
         declared: &Declared,
     ) -> Result<Arc<Coalescer<Claims>>> {
-        check_process(&key.1)?;
+        check_process(process)?;
         let compiled = self.compiled(declared).await?;
         let params = declared.eligibility.params.clone();
         // A query of the user's is planned as users' queries are.
@@ -232,7 +255,8 @@ impl Lanes {
         } else {
             &self.pool
         };
-        let claims = Claims::new(pool.clone(), session.clone(), &key.1, compiled, params);
+        let claims = Claims::new(pool.clone(), session.clone(), process, compiled, params);
+        let key = lane_key(session, process, declared);
         let mut lanes = lock(&self.claims);
         // Those of sessions that are gone will not be asked again.
         lanes.retain(|_, lane| lane.runner.session().loss().is_none());
@@ -254,6 +278,11 @@ impl Lanes {
         let claims: usize = lock(&self.claims).values().map(|lane| lane.waiting()).sum();
         ends + claims
     }
+}
+
+fn lane_key(session: &SessionState, process: &str, declared: &Declared) -> Lane {
+    let fingerprint = declared.fingerprint.clone();
+    (session.id(), process.to_owned(), fingerprint)
 }
 
 /// The values of changes, in the order of their shape's parameters.

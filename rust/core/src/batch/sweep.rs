@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::lease::Moment;
 
 /// The fewest machines that one look examines.
@@ -15,6 +17,8 @@ pub const FIRST_WINDOW: i64 = 2_000;
 pub const LARGEST_WINDOW: i64 = 20_000;
 /// What may be examined at once after a quiet time.
 pub const BURST: f64 = 200_000.0;
+/// What one call may examine in the first round over the fleet, which is free.
+pub const FIRST_ROUND: i64 = 200_000;
 /// Machines a second, where nothing tells of changes: under one percent of a core.
 pub const RATE: f64 = 5_000.0;
 /// The same where triggers tell of changes, so that the sweep only has to find what they missed.
@@ -61,6 +65,52 @@ impl Budget {
     }
 }
 
+/// Where the scan stands.
+pub struct Scan {
+    /// The last id that was looked at.
+    pub after: Uuid,
+    /// Whether the last look found less than was wanted.
+    pub sparse: bool,
+    /// What may still be looked at in vain.
+    pub budget: Budget,
+    /// How many ids there were at the last full round.
+    pub fleet: Option<i64>,
+    /// Where the first round of all began, and whether it has come to the end of the ids; none once it is complete. It is
+    /// free: what was eligible before is only found by looking.
+    pub first: Option<(Uuid, bool)>,
+}
+
+impl Scan {
+    /// From this id on.
+    #[must_use]
+    pub fn new(start: Uuid) -> Self {
+        Scan {
+            after: start,
+            sparse: false,
+            budget: Budget::default(),
+            fleet: None,
+            first: Some((start, false)),
+        }
+    }
+
+    /// The next look begins after this id; `wraps`: the ids have come to their end.
+    pub fn go_on(&mut self, after: Uuid, wraps: bool) {
+        self.after = after;
+        if let Some((start, wrapped)) = &mut self.first {
+            *wrapped |= wraps;
+            if *wrapped && !wraps && after >= *start {
+                self.first = None;
+            }
+        }
+    }
+
+    /// A round is complete.
+    pub fn complete(&mut self, fleet: i64) {
+        self.fleet = Some(fleet);
+        self.first = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +138,18 @@ mod tests {
         budget.spend(200_000);
         budget.refill(at(2.0), true);
         assert_eq!(budget.allows(LARGEST_WINDOW), Some(2_000));
+    }
+
+    #[test]
+    fn the_first_round_ends_where_it_began() {
+        let id = Uuid::from_u128;
+        let mut scan = Scan::new(id(50));
+        scan.go_on(id(90), false);
+        scan.go_on(Uuid::nil(), true);
+        scan.go_on(id(40), false);
+        assert!(scan.first.is_some());
+        scan.go_on(id(60), false);
+        assert!(scan.first.is_none());
     }
 
     #[test]

@@ -72,6 +72,25 @@ impl WorkLease {
         Some(hold.remaining(now))
     }
 
+    /// Waits for the end that is on its way: whether the work has ended then, or `None` when nobody knows.
+    pub async fn until_settled(&self) -> Option<bool> {
+        loop {
+            let settled = self.settled.notified();
+            {
+                let standing = self.lock();
+                match standing.state {
+                    WorkState::Ending => {}
+                    WorkState::Finished | WorkState::Failed | WorkState::Canceled => {
+                        return Some(true);
+                    }
+                    _ if standing.doubtful => return None,
+                    _ => return Some(false),
+                }
+            }
+            settled.await;
+        }
+    }
+
     /// Takes overdue work from its holder: why, and how to open the transaction that fails it. Waits for an end that is
     /// on its way; `None` when that has ended the work, or something else has taken it.
     pub(crate) async fn overdue(&self) -> Option<(String, Opening)> {
