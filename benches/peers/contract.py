@@ -10,12 +10,14 @@ class Contract:
     """What a queue promises, as read from the SQL that it sends.
 
     `durable`: whether the end of a unit is on disk before its worker goes on. `fenced`: what becomes of the end that
-    somebody reports whose unit was given to another meanwhile. `history`: what is left of a unit.
+    somebody reports whose unit was given to another meanwhile. `history`: what is left of a unit. `freed`: when the
+    unit of a lost worker goes to another, by default.
     """
 
     durable: str
     fenced: str
     history: str
+    freed: str
 
 
 @dataclass(frozen=True)

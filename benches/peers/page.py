@@ -38,7 +38,15 @@ EVENT_HEAD = (
     "late end, unit finished by another",
     "late end, unit running elsewhere",
 )
-CONTRACT_HEAD = ("Queue", "version", "as measured", "durable before the worker goes on?", "fenced?", "history")
+CONTRACT_HEAD = (
+    "Queue",
+    "version",
+    "as measured",
+    "durable before the worker goes on?",
+    "fenced?",
+    "history",
+    "a lost worker's unit is free when",
+)
 
 
 def adapter(entry: Entry) -> ModuleType:
@@ -92,7 +100,8 @@ def contracts(record: Record) -> str:
         version = versions.get(module.DISTRIBUTION or "", "")
         contract = module.CONTRACT
         setting = module.SETTING[entry.variant]
-        rows.append((entry.name, version, setting, contract.durable, contract.fenced, contract.history))
+        promised = (contract.durable, contract.fenced, contract.history, contract.freed)
+        rows.append((entry.name, version, setting, *promised))
     return table(CONTRACT_HEAD, rows)
 
 

@@ -89,7 +89,7 @@ def zombie(arena: Arena, entry: Entry, finished: bool) -> Zombie | None:
                 if finished:
                     accepted = _state(look, adapter.TABLES) != before
                 else:
-                    row = look.execute(adapter.SETTLED).fetchone()
+                    row = look.execute(getattr(adapter, "COMPLETED", adapter.SETTLED)).fetchone()
                     accepted = row is not None and bool(row[0])
             return Zombie(accepted, told or len(holder.complaints) > heard)
         finally:

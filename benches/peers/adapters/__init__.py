@@ -4,6 +4,7 @@
     SETTING       how it is set, in words, for each variant
     DISTRIBUTION  the package whose version is told, or None
     SETTLED       SQL that tells whether all units have ended durably
+    COMPLETED     the same without those given up, where that differs
     TABLES        where the state of its units is, for seeing whether a late end was accepted
     install(conninfo), producer(conninfo), serve(conninfo, unit)
 

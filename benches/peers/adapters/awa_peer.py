@@ -18,6 +18,7 @@ CONTRACT = Contract(
     durable="yes: ends are collected for about a millisecond, and a place is held until their commit",
     fenced="the end only: it must still be the run that it began; otherwise it is dropped",
     history="what was completed stays until its part of the ring is emptied",
+    freed="no heartbeat of the job for 90 s, looked for by an elected leader",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM awa.jobs WHERE state NOT IN ('completed', 'failed', 'cancelled'))"
 TABLES = ("awa.leases", "awa.done_entries", "awa.receipt_completion_batches")

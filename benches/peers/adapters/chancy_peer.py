@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,9 +16,13 @@ CONTRACT = Contract(
     durable="no: ends wait for up to a second after the function has returned, then go in one commit",
     fenced="the end only: it must still be the claim that it began; otherwise it is dropped",
     history="the job's row stays until the pruner takes it",
+    freed="no heartbeat of the worker for 90 s, looked for by an elected leader each minute",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM chancy_jobs WHERE state IN ('pending', 'running'))"
 TABLES = ("chancy_jobs",)
+
+# Its own logger tells of each batch at length, which costs time.
+_LOG = logging.getLogger("chancy.quiet")
 
 _unit: Unit | None = None
 
@@ -72,12 +77,12 @@ async def serve(conninfo: str, unit: Unit) -> None:
     if unit.short:
         plugins = [ImmediateLeadership(), Recovery(poll_interval=1)]
         async with (
-            Chancy(conninfo, plugins=plugins, no_default_plugins=True) as app,
+            Chancy(conninfo, plugins=plugins, no_default_plugins=True, log=_LOG) as app,
             Worker(app, heartbeat_poll_interval=1, heartbeat_timeout=2) as worker,
         ):
             tell("ready")
             await worker.wait_for_shutdown()
     else:
-        async with Chancy(conninfo) as app, Worker(app) as worker:
+        async with Chancy(conninfo, log=_LOG) as app, Worker(app) as worker:
             tell("ready")
             await worker.wait_for_shutdown()

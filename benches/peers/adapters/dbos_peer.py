@@ -20,6 +20,7 @@ CONTRACT = Contract(
     durable="yes: each workflow's outcome is a commit of its own",
     fenced="the end only: the workflow must still be owned by the execution that ends it",
     history="the workflow's row stays, with its input and its outcome",
+    freed="its executor starts again under the same id, or the vendor's Conductor has another recover it",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED'))"
 TABLES = ("dbos.workflow_status",)

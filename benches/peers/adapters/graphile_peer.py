@@ -17,6 +17,7 @@ CONTRACT = Contract(
     durable="no: ends are collected after the function has returned, and go in batches",
     fenced="no: the end deletes by id, whoever holds the job by then",
     history="none: the job's row is deleted",
+    freed="it was taken 4 hours ago",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM graphile_worker._private_jobs)"
 TABLES = ("graphile_worker._private_jobs",)

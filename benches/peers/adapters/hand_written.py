@@ -23,6 +23,7 @@ CONTRACT = Contract(
     durable="yes: claim and end each commit before the worker goes on",
     fenced="no: the end goes by id",
     history="a row for each claim and each end",
+    freed="its claim is 30 s old",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM hand_unit WHERE ended_at IS NULL)"
 TABLES = ("hand_unit", "hand_history", "hand_tag")

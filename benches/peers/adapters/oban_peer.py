@@ -20,6 +20,7 @@ CONTRACT = Contract(
     durable="no: ends wait for the producer's next round after the function has returned, and go in one commit",
     fenced="the end only: it must still be the attempt that it began; otherwise it is dropped without a word",
     history="the job's row stays for a day",
+    freed="the attempt began 5 minutes ago, looked for by an elected leader",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM oban_jobs WHERE state <> 'completed')"
 TABLES = ("oban_jobs",)

@@ -33,6 +33,7 @@ CONTRACT = Contract(
     durable="yes: claim and end each commit before the call returns",
     fenced="yes: the end, its tags, and every transaction of the session are refused",
     history="an event for each claim and each end, in the same commit",
+    freed="its session expires, after 5 s here and by default; any worker collects it",
 )
 SETTLED = (
     "SELECT (SELECT count(*) FROM machine_provided) = (SELECT count(*) FROM machine_agent_started)"

@@ -17,7 +17,7 @@ from benches.peers.unit import Unit, tell
 
 DISTRIBUTION = None
 SETTING = {"": "one client, prepared statements, the texts that bmdb sends"}
-CONTRACT = Contract(durable="yes", fenced="yes, by the same texts", history="the same events")
+CONTRACT = Contract(durable="yes", fenced="yes, by the same texts", history="the same events", freed="as bmdb")
 SETTLED = "SELECT NOT EXISTS (SELECT FROM work)"
 TABLES = ours.TABLES
 install = ours.install

@@ -21,6 +21,7 @@ CONTRACT = Contract(
     durable="yes: the archive's commit comes before the next read",
     fenced="no, and no lease: a message is hidden for a time, and archived by id by whoever has read it",
     history="the message in the archive",
+    freed="its time of being hidden is over, 30 s here",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM pgmq.q_units)"
 TABLES = ("pgmq.q_units", "pgmq.a_units")

@@ -16,6 +16,7 @@ CONTRACT = Contract(
     durable="no: ends wait in a buffer after the function has returned, then go in one commit",
     fenced="no: the end deletes by id, whoever holds the job by then",
     history="a row of pgqueuer_log for each end, folded into statistics later",
+    freed="no heartbeat of the job for 30 s",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM pgqueuer)"
 TABLES = ("pgqueuer", "pgqueuer_log")

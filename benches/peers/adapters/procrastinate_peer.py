@@ -17,6 +17,7 @@ CONTRACT = Contract(
     durable="yes: each job's end is a commit of its own before its place is free",
     fenced="no: the end goes by id and is accepted from whoever while the job is to do or being done",
     history="the job's row stays, with an event for each change of state",
+    freed="never, unless users schedule a task that retries stalled jobs, as its documentation advises",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
 TABLES = ("procrastinate_jobs", "procrastinate_events")

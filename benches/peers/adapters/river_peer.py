@@ -17,6 +17,7 @@ CONTRACT = Contract(
     durable="no: ends are handed to a completer after the function has returned, and go in batches",
     fenced="no: the end goes by id and counts while the job is running, whoever runs it",
     history="the job's row stays for a day",
+    freed="it began an hour ago, looked for by an elected leader",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM river_job WHERE state NOT IN ('completed', 'cancelled', 'discarded'))"
 TABLES = ("river_job",)

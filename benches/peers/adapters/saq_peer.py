@@ -16,6 +16,7 @@ CONTRACT = Contract(
     durable="yes: each job's end is a commit of its own before the next is taken",
     fenced="no: the end updates by key, whoever works on the job by then",
     history="the job's row stays for its time to live, 10 minutes by default",
+    freed="it ran for longer than its time-out, 10 s by default, looked for each minute",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM saq_jobs WHERE status IN ('queued', 'active'))"
 TABLES = ("saq_jobs",)
