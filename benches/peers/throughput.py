@@ -57,6 +57,11 @@ def measure(arena: Arena, entry: Entry, count: int) -> Run:
                 raise Failed(str(error)) from None
             finally:
                 worker.kill()
+            if hasattr(adapter, "TWICE"):
+                looks += 1
+                twice = look.execute(adapter.TWICE).fetchone()
+                if twice is None or twice[0] != 0:
+                    raise Failed(f"{twice} units were ended twice")
         arena.alone(database)
         after = Written.now(arena.sql, database)
     return Run(

@@ -39,6 +39,17 @@ SETTLED = (
     "SELECT (SELECT count(*) FROM machine_provided) = (SELECT count(*) FROM machine_agent_started)"
     " AND NOT EXISTS (SELECT FROM work)"
 )
+# Units that were ended more than once.
+TWICE = (
+    "SELECT count(*) FROM (SELECT FROM work_history WHERE event = 'Finished' GROUP BY machine_id HAVING count(*) > 1)"
+)
+# What the retrieval of a control loop asks, which takes a callback.
+NEEDING_START = """
+    SELECT p.machine_id FROM machine_provided AS p
+    WHERE NOT EXISTS (SELECT FROM machine_agent_started AS s WHERE s.machine_id = p.machine_id)
+        AND NOT EXISTS (SELECT FROM work AS w WHERE w.machine_id = p.machine_id AND w.process = $1)
+    LIMIT 1
+"""
 TABLES = ("work", "work_history", "machine_agent_started")
 
 
@@ -69,36 +80,38 @@ async def producer(conninfo: str) -> AsyncIterator[Callable[[int], Awaitable[Non
         yield put
 
 
-def _process() -> Any:
+def process(watch: bool = True) -> Any:
+    """The process with its eligibility."""
     import bmdb
 
-    return bmdb.Process(PROCESS, eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)))
+    return bmdb.Process(PROCESS, eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)), watch=watch)
 
 
-def _started() -> Any:
+def started() -> Any:
+    """The change that ends a unit."""
     import bmdb
 
     return bmdb.set_tag("agent_started", agent_started_at=datetime.now(UTC), agent_public_key=b"key")
 
 
-def _set_started(machine: Any, q: Any) -> None:
-    q.machine_set_agent_started(machine, datetime.now(UTC), b"key")
+def _set_started(machine: Any, q: Any) -> Any:
+    return q.machine_set_agent_started(machine, datetime.now(UTC), b"key")
 
 
 def _batches(conninfo: str, unit: Unit) -> None:
     import bmdb
 
-    process = _process()
+    work_process = process()
     with bmdb.connect(conninfo, component="benchmark") as connection, connection.start_session() as session:
         tell("ready")
         while True:
             try:
-                works = session.work_many(process, BATCH)
+                works = session.work_many(work_process, BATCH)
             except bmdb.NothingToDo:
                 return
             for _ in works:
                 unit.run()
-            for verdict in session.finish_many([(work, _started()) for work in works]):
+            for verdict in session.finish_many([(work, started()) for work in works]):
                 if verdict is not None:
                     raise verdict
 
@@ -106,16 +119,16 @@ def _batches(conninfo: str, unit: Unit) -> None:
 async def _tasks(conninfo: str, unit: Unit) -> None:
     import bmdb
 
-    process = _process()
+    work_process = process()
 
     async def work(session: Any) -> None:
         while True:
             try:
-                leased = await session.work(process)
+                leased = await session.work(work_process)
             except bmdb.NothingToDo:
                 return
             await unit.run_async()
-            await leased.finish(_started())
+            await leased.finish(started())
 
     async with (
         await bmdb.AsyncConnection.connect(conninfo, component="benchmark") as connection,
@@ -128,21 +141,21 @@ async def _tasks(conninfo: str, unit: Unit) -> None:
 def _threads(conninfo: str, unit: Unit, threads: int, with_callback: bool = False) -> None:
     import bmdb
 
-    process = _process()
+    work_process = process()
     surprises: list[BaseException] = []
 
     def work(session: Any) -> None:
         try:
             while True:
                 try:
-                    leased = session.work(process)
+                    leased = session.work(work_process)
                 except bmdb.NothingToDo:
                     return
                 unit.run()
                 if with_callback:
                     leased.finish(partial(_set_started, leased.machine))
                 else:
-                    leased.finish(_started())
+                    leased.finish(started())
         except BaseException as error:
             surprises.append(error)
 
@@ -170,20 +183,21 @@ def _loop(conninfo: str, unit: Unit) -> None:
     import bmdb
 
     woken = unit.variant == "woken"
-    process: Any = bmdb.Process(
-        PROCESS, eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)), watch=woken
-    )
     interval = SHORT_INTERVAL if unit.short else INTERVAL
+    of_loop = process(watch=woken)
 
-    async def run(_: Any) -> Any:
+    async def run(work: Any) -> Any:
         await unit.run_async()
-        return _started()
+        return partial(_set_started, work.machine)
 
-    loop: Any = bmdb.loop(process, interval=interval, max_idle=INTERVAL if woken else POLL_SECONDS, rate=POLL_SECONDS)(
-        run
-    )
+    idle = {"interval": interval, "max_idle": INTERVAL if woken else POLL_SECONDS, "rate": POLL_SECONDS}
+    loop = bmdb.loop(of_loop, retrieve=_needing_start, **idle)(run)
     tell("ready")
     bmdb.run([loop], conninfo, wakeup=woken)
+
+
+def _needing_start(q: Any) -> Any:
+    return q.fetch(NEEDING_START, PROCESS)
 
 
 async def serve(conninfo: str, unit: Unit) -> None:
@@ -197,8 +211,8 @@ async def serve(conninfo: str, unit: Unit) -> None:
             threads = 1 if unit.variant == "single" else THREADS
             await asyncio.to_thread(_threads, conninfo, unit, threads, unit.variant == "callback")
         case "processes":
-            started = multiprocessing.get_context("spawn")
-            crew = [started.Process(target=_one_of_many, args=(conninfo, unit.count)) for _ in range(PROCESSES)]
+            spawning = multiprocessing.get_context("spawn")
+            crew = [spawning.Process(target=_one_of_many, args=(conninfo, unit.count)) for _ in range(PROCESSES)]
             for one in crew:
                 one.start()
             tell("ready")
