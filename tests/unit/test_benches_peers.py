@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benches.peers import counters, expected, page, versions
+from benches.peers import counters, expected, page, replay, versions
 from benches.peers.contract import ENTRIES, Contract, entry
 from benches.peers.expected import EXPECTATIONS, WOKEN_LIMIT
 from benches.peers.quantiles import quantile
@@ -150,3 +150,55 @@ def test_a_part_of_a_document_is_replaced_and_nothing_else() -> None:
     assert marked.part("nothing", marks) is None
     with pytest.raises(ValueError, match="no one place"):
         marked.replaced("nothing", marks, "new")
+
+
+def uuid(digit: str) -> str:
+    return f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}"
+
+
+SESSION, ON = uuid("f"), "2026-11-24 14:01:44.417 UTC [89]"
+
+
+def cycle(claim: str, place: str, machine: str) -> str:
+    """What a server logs of a lease and its end."""
+    return f"""{ON} LOG:  statement: BEGIN ISOLATION LEVEL READ COMMITTED
+{ON} LOG:  execute s25: -- A comment with $1.
+\tINSERT INTO work SELECT $1::uuid, $2::text, $3::uuid
+\tWHERE machine_id > $4
+{ON} DETAIL:  Parameters: $1 = '{SESSION}', $2 = 'It''s', $3 = '{claim}', $4 = '{place}'
+{ON} LOG:  execute s26: SELECT machine_id FROM work WHERE session_id = $1 AND claim_id = $2
+{ON} DETAIL:  Parameters: $1 = '{SESSION}', $2 = '{claim}'
+{ON} LOG:  statement: SELECT 1; COMMIT
+{ON} LOG:  execute s27: INSERT INTO history SELECT 'Finished', $1::uuid[], $2::uuid[], $3::bigint[], $4::bool
+{ON} DETAIL:  Parameters: $1 = '{{{machine}}}', $2 = '{{{SESSION}}}', $3 = '{{1}}', $4 = NULL
+"""
+
+
+def test_a_log_tells_the_statements_and_their_values() -> None:
+    found = replay.logged(cycle(uuid("a"), uuid("b"), uuid("c")))
+    assert [statement.text.split()[0] for statement in found] == ["BEGIN", "--", "SELECT", "SELECT", "INSERT"]
+    assert found[1].text.endswith("WHERE machine_id > $4")
+    assert found[1].values == {1: SESSION, 2: "It's", 3: uuid("a"), 4: uuid("b")}
+    assert found[4].values == {1: f"{{{uuid('c')}}}", 2: f"{{{SESSION}}}", 3: "{1}"}
+
+
+def test_one_cycle_is_none_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="no two cycles"):
+        replay.last_cycles(replay.logged(cycle(uuid("a"), uuid("b"), uuid("c"))))
+
+
+def test_a_script_makes_anew_what_differs_from_cycle_to_cycle() -> None:
+    log = cycle(uuid("a"), uuid("b"), uuid("c")) + cycle(uuid("d"), uuid("e"), uuid("0"))
+    log = log.replace("$4 = NULL", "$4 = 'f'")
+    text, constants = replay.script(*replay.last_cycles(replay.logged(log)))
+    assert sorted(constants.values()) == sorted([SESSION, "It's", f"{{{SESSION}}}", "f"])
+    lines = text.splitlines()
+    assert lines[2:4] == ["\\startpipeline", "BEGIN ISOLATION LEVEL READ COMMITTED;"]
+    assert lines.index("\\endpipeline") == lines.index("COMMIT;") + 1
+    ended = text.split("\\endpipeline")[1]
+    assert "array_agg(claimed.machine_id)" in ended
+    assert "array_agg(claimed.token)" in ended
+    assert text.count(":claim::bigint") == 4
+    assert text.count(":place::bigint") == 1
+    assert "$" not in text
+    assert all(uuid(digit) not in text for digit in "abcde0f")

@@ -17,7 +17,7 @@ from benches.peers.unit import Unit, tell
 DISTRIBUTION = None
 BATCH, TASKS, THREADS, PROCESSES = 200, 256, 64, 4
 INTERVAL, SHORT_INTERVAL = 5.0, 2.0
-POLL_SECONDS = 0.25
+POLL_SECONDS, RATE_SECONDS = 0.25, 0.005
 PROCESS = "ShepherdAgentStart"
 SETTING = {
     "batch": f"`work_many` and `finish_many`, {BATCH} at a time, one thread",
@@ -190,7 +190,7 @@ def _loop(conninfo: str, unit: Unit) -> None:
         await unit.run_async()
         return partial(_set_started, work.machine)
 
-    idle = {"interval": interval, "max_idle": INTERVAL if woken else POLL_SECONDS, "rate": POLL_SECONDS}
+    idle = {"interval": interval, "max_idle": INTERVAL if woken else POLL_SECONDS, "rate": RATE_SECONDS}
     loop = bmdb.loop(of_loop, retrieve=_needing_start, **idle)(run)
     tell("ready")
     bmdb.run([loop], conninfo, wakeup=woken)
