@@ -70,7 +70,7 @@ def last_cycles(statements: Sequence[Statement]) -> tuple[list[Statement], list[
 def script(before: Sequence[Statement], cycle: Sequence[Statement]) -> tuple[str, dict[str, str]]:
     """The script, and the constants to define for it. What differs from the cycle before is made anew each time."""
     *claim, finish = cycle
-    constants: dict[str, str] = {}
+    constants = {"session": next(value for value in claim[1].values.values() if _UUID.match(value))}
     lines = [*_SETTINGS, "\\startpipeline"]
     names = [set(statement.values.values()) for statement in claim if statement.values]
     shared = set.intersection(*names)
@@ -89,7 +89,6 @@ def script(before: Sequence[Statement], cycle: Sequence[Statement]) -> tuple[str
             made[number] = f"(SELECT array_agg(claimed.token) {of_claim})"
         elif _UUID.match(value) and before[-1].values.get(number) != value:
             made[number] = f"(SELECT array_agg(claimed.machine_id) {of_claim})"
-    constants["session"] = next(value for value in claim[1].values.values() if _UUID.match(value))
     lines += [f"{text};" for text in _filled(finish, made, constants)]
     return "\n".join(lines) + "\n", constants
 

@@ -9,6 +9,7 @@ import argparse
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -33,14 +34,15 @@ PARTS = ("throughput", "latency", "takeover")
 RESULTS = ROOT / ".benchmarks" / "peers.json"
 AT_ONCE = 4  # takeovers wait for time-outs most of the time
 
-QUICK_SECONDS = 165.0
-QUICK_ROUNDS = 2
+QUICK_SECONDS = 160.0
+QUICK_ROUNDS = 3
 QUICK_SAMPLES = 20
+QUICK_STARTS_SECONDS = 9.0
 # What is slow gets fewer units, so that each takes about as long.
-QUICK_UNITS = {"bmdb one caller": 1500, "psycopg": 1000, "pgbench": 1500, "psycopg 16 threads": 2000}
-QUICK_UNITS |= {"bmdb callback": 2000}
-QUICK_OTHER_UNITS = 1000
-QUICK_DEFAULT_UNITS = 6000
+QUICK_UNITS = {"bmdb one caller": 600, "psycopg": 400, "pgbench": 600, "psycopg 16 threads": 800}
+QUICK_UNITS |= {"bmdb callback": 1000}
+QUICK_OTHER_UNITS = 500
+QUICK_DEFAULT_UNITS = 5000
 
 
 def say(text: str) -> None:
@@ -68,12 +70,12 @@ def one_throughput(arena: Arena, record: Record, entry: Entry, units: int) -> No
     attempt(record, entry, "throughput", measure)
 
 
-def one_latency(arena: Arena, record: Record, entry: Entry, samples: int) -> None:
+def one_latency(arena: Arena, record: Record, entry: Entry, samples: int, seconds: float = 600.0) -> None:
     """Starts of one entry."""
 
     def measure() -> None:
-        found = latency.measure(arena, entry, samples)
-        record.starts[entry.name] = (found.p50, found.p99, samples)
+        found = latency.measure(arena, entry, samples, seconds)
+        record.starts[entry.name] = (found.p50, found.p99, len(found.started))
         say(f"{entry.name}: idle to start {found.p50 * 1e3:.1f} ms, p99 {found.p99 * 1e3:.1f} ms")
 
     attempt(record, entry, "idle to start", measure)
@@ -117,33 +119,45 @@ def full(arena: Arena, record: Record, entries: Sequence[Entry], chosen: argpars
 
 
 def quick(arena: Arena, entries: Sequence[Entry], started: float) -> list[str]:
-    """The ratios that are expected, then what all peers are to batches and to plain calls, while time lasts."""
+    """The ratios that are expected, then what batches and plain calls are to all other peers, while time lasts."""
     record = Record()
     by_name = {entry.name: entry for entry in entries}
-    needed = list(dict.fromkeys(name for each in EXPECTATIONS for name in (each.ours, each.theirs)))
-    for _ in range(QUICK_ROUNDS):
-        for name in needed:
-            if name in by_name and name not in record.failed:
-                one_throughput(arena, record, by_name[name], QUICK_UNITS.get(name, QUICK_DEFAULT_UNITS))
-    told = lines(comparisons(record.rates()))
+    compared = dict.fromkeys(name for each in EXPECTATIONS for name in (each.ours, each.theirs))
+    needed = [by_name[name] for name in compared if name in by_name]
+    others = [entry for entry in entries if entry not in needed and "throughput" in entry.roles]
+
+    def left() -> float:
+        return QUICK_SECONDS - (time.monotonic() - started)
+
+    def turn() -> float:
+        begun = time.monotonic()
+        for entry in needed:
+            if entry.name not in record.failed:
+                one_throughput(arena, record, entry, QUICK_UNITS.get(entry.name, QUICK_DEFAULT_UNITS))
+        return time.monotonic() - begun
+
+    took = turn()
     for name in ("bmdb woken", "bmdb polling"):
         if name in by_name:
-            one_latency(arena, record, by_name[name], QUICK_SAMPLES)
-    told += lines(starts({name: values[1] for name, values in record.starts.items()}, ours.POLL_SECONDS))
-    for entry in entries:
-        if entry.name in needed or "throughput" not in entry.roles:
-            continue
-        if time.monotonic() - started > QUICK_SECONDS - 15:
+            one_latency(arena, record, by_name[name], QUICK_SAMPLES, QUICK_STARTS_SECONDS)
+    for _ in range(QUICK_ROUNDS - 1):
+        # One more only if it fits in with some time for the others.
+        if left() > 1.2 * took + 40:
+            took = turn()
+    longest = 8.0
+    for entry in others:
+        if left() < longest:
             say(f"{entry.name}: left out, the time is up")
             continue
+        begun = time.monotonic()
         one_throughput(arena, record, entry, QUICK_OTHER_UNITS)
-    medians = {name: sorted(rates)[len(rates) // 2] for name, rates in record.rates().items()}
+        longest = max(longest, time.monotonic() - begun)
+    told = lines(comparisons(record.rates()))
+    told += lines(starts({name: values[1] for name, values in record.starts.items()}, ours.POLL_SECONDS))
+    medians = {name: statistics.median(rates) for name, rates in record.rates().items()}
     for key, name in (("work_many", "bmdb work_many"), ("256_tasks", "bmdb 256 tasks")):
-        others = [entry for entry in entries if not entry.ours and entry.name not in needed and entry.name in medians]
-        if name in medians:
-            told += [
-                f"{key}/{entry.name.replace(' ', '_')} {medians[name] / medians[entry.name]:.2f}" for entry in others
-            ]
+        measured = [entry.name for entry in others if entry.name in medians and name in medians]
+        told += [f"{key}/{peer.replace(' ', '_')} {medians[name] / medians[peer]:.2f}" for peer in measured]
     return told
 
 
