@@ -98,10 +98,11 @@ $(PEERS)/.venv/.made: $(PEERS)/requirements.lock $(VENV)/.tools
 
 # Programs of peers in other languages, where their tools are there; the harness says what it leaves out.
 $(PEERS)/river/bin/worker: $(PEERS)/river/main.go $(PEERS)/river/go.mod $(PEERS)/river/go.sum
-	if command -v go >/dev/null; then cd $(PEERS)/river && go build -o bin/worker .; fi
+	@if command -v go >/dev/null; then cd $(PEERS)/river && go build -o bin/worker . || echo "no program for River"; fi
 
 $(PEERS)/graphile/node_modules/.made: $(PEERS)/graphile/package-lock.json
-	if command -v npm >/dev/null; then cd $(PEERS)/graphile && npm ci --silent --no-audit --no-fund && touch node_modules/.made; fi
+	@if command -v npm >/dev/null; then cd $(PEERS)/graphile && npm ci --silent --no-audit --no-fund \
+		&& touch node_modules/.made || echo "no packages for graphile-worker"; fi
 
 PEERS_MADE := $(PEERS)/.venv/.made $(PEERS)/river/bin/worker $(PEERS)/graphile/node_modules/.made
 

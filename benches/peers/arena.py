@@ -184,4 +184,6 @@ def missing(entry: Entry) -> str | None:
     """Why an entry cannot be measured here, or None."""
     if entry.tool is not None and shutil.which(entry.tool) is None:
         return f"{entry.name}: left out, {entry.tool} is not installed"
+    if not (FOLDER / entry.built).exists():
+        return f"{entry.name}: left out, {entry.tool} could not make {entry.built}"
     return None

@@ -25,7 +25,7 @@ class Entry:
     """One line of the comparison: an adapter in one of its settings.
 
     `runs_on`: whose interpreter the adapter needs, the peers' or bmdb's own. `tool`: a program without which it is left
-    out. `callers`: how many may be at work at once, for those who read the table.
+    out, and `built`, what is made with it, in this folder.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Entry:
     variant: str = ""
     runs_on: str = "peers"
     tool: str | None = None
+    built: str = ""
     roles: frozenset[str] = frozenset({"throughput"})
 
     @property
@@ -67,8 +68,8 @@ ENTRIES = (
     Entry("absurd", "absurd_peer", roles=ALL_ROLES),
     Entry("saq", "saq_peer", roles=ALL_ROLES),
     Entry("procrastinate", "procrastinate_peer", roles=ALL_ROLES),
-    Entry("river", "river_peer", tool="go", roles=ALL_ROLES),
-    Entry("graphile-worker", "graphile_peer", tool="npm", roles=ALL_ROLES),
+    Entry("river", "river_peer", tool="go", built="river/bin/worker", roles=ALL_ROLES),
+    Entry("graphile-worker", "graphile_peer", tool="npm", built="graphile/node_modules/.made", roles=ALL_ROLES),
 )
 
 

@@ -38,10 +38,9 @@ EVENT_HEAD = (
     "late end, unit finished by another",
     "late end, unit running elsewhere",
 )
+SETTING_HEAD = ("Queue", "version", "as measured")
 CONTRACT_HEAD = (
     "Queue",
-    "version",
-    "as measured",
     "durable before the worker goes on?",
     "fenced?",
     "history",
@@ -90,19 +89,19 @@ def events(record: Record) -> str:
 
 
 def contracts(record: Record) -> str:
-    """What each promises."""
+    """How each is set, and, once for each queue, what it promises."""
     versions = all_versions()
-    rows = []
+    settings: list[tuple[str, ...]] = []
+    promises: dict[str, tuple[str, ...]] = {}
     for entry in ENTRIES:
-        if entry.name not in record.runs and entry.name not in record.starts:
+        if not any(entry.name in part for part in (record.runs, record.starts, record.takeover)):
             continue
         module = adapter(entry)
-        version = versions.get(module.DISTRIBUTION or "", "")
+        settings.append((entry.name, versions.get(module.DISTRIBUTION or "", ""), module.SETTING[entry.variant]))
         contract = module.CONTRACT
-        setting = module.SETTING[entry.variant]
         promised = (contract.durable, contract.fenced, contract.history, contract.freed)
-        rows.append((entry.name, version, setting, *promised))
-    return table(CONTRACT_HEAD, rows)
+        promises.setdefault(entry.module, ("bmdb" if entry.ours else entry.name, *promised))
+    return f"{table(SETTING_HEAD, settings)}\n\n{table(CONTRACT_HEAD, promises.values())}"
 
 
 def section(record: Record, command: str) -> str:

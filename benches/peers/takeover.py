@@ -12,7 +12,7 @@ from benches.peers.arena import Arena, Failed, Process
 from benches.peers.contract import Entry
 
 LIMIT_SECONDS = 90.0
-_ZOMBIE_LIMIT_SECONDS = 45.0
+_ZOMBIE_LIMIT_SECONDS = 80.0
 _SETTLING_SECONDS = 3.0
 
 
