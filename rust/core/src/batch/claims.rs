@@ -109,6 +109,12 @@ impl Claims {
         }
     }
 
+    /// Whether it has leases to give back, or to find.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !lock(&self.spare).is_empty() || !lock(&self.unsettled).is_empty()
+    }
+
     /// The session that it claims for.
     #[must_use]
     pub fn session(&self) -> &Arc<SessionState> {

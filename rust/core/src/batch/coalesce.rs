@@ -133,6 +133,12 @@ impl<R: Runner> Coalescer<R> {
         self.lock().waiting.len()
     }
 
+    /// Nobody waits, and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_empty() && state.leading == 0
+    }
+
     /// Has one job done.
     pub async fn call(self: &Arc<Self>, drive: &Drive, job: R::Job) -> Result<R::Outcome> {
         let mut outcomes = self.call_all(drive, vec![job]).await?;

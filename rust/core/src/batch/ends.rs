@@ -75,6 +75,14 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// Its statement.
+    #[must_use]
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+}
+
 impl Runner for Ends {
     type Job = EndJob;
     type Outcome = ();
@@ -162,7 +170,6 @@ impl Ends {
             let event = match action {
                 Action::Begin { .. } => match self.attempt(entries, size, alone).await {
                     Ok(ended) => return self.judged(entries, size, &ended).await,
-                    Err((Error::Interrupted, _)) => return Err(Error::Interrupted),
                     Err((error, server)) => {
                         let failure = error.failure();
                         let held_up = error.sqlstate() == Some(sqlstate::LOCK_NOT_AVAILABLE)
@@ -172,6 +179,9 @@ impl Ends {
                                 .iter_mut()
                                 .take(size)
                                 .for_each(|e| e.job.unsure = true);
+                        }
+                        if matches!(error, Error::Interrupted) {
+                            return Err(error);
                         }
                         if held_up && !alone {
                             return Ok(Settled::Apart);

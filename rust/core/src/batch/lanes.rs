@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -30,6 +30,10 @@ const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET lock_timeout = '100ms'; SET jit = off; \
     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off";
+/// Queues and statements kept; beyond that those go that nobody uses, as when each call has parameters of its own.
+const LANES_KEPT: usize = 256;
+/// How long to rely on what the catalogue said of a tag.
+const SHAPE_AGE: Duration = Duration::from_secs(60);
 /// How long to look after an interrupt whether an end took effect.
 const QUICK_LOOK: Duration = Duration::from_millis(100);
 
@@ -62,7 +66,7 @@ type Lane = (Uuid, String, Arc<str>);
 pub struct Lanes {
     pool: Arc<Pool>,
     own: Arc<Pool>,
-    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    shapes: Mutex<HashMap<String, (Arc<Shape>, Instant)>>,
     ends: Mutex<HashMap<String, Arc<Coalescer<Ends>>>>,
     claims: Mutex<HashMap<Lane, Arc<Coalescer<Claims>>>>,
 }
@@ -88,8 +92,8 @@ impl Lanes {
         changes: &[Change],
     ) -> Result<(String, Arc<Shape>)> {
         let key = shape_key(template.name, changes);
-        if let Some(known) = lock(&self.shapes).get(&key) {
-            return Ok((key, known.clone()));
+        if let Some(known) = self.fresh(&key) {
+            return Ok((key, known));
         }
         let tags = if changes.is_empty() {
             Vec::new()
@@ -102,15 +106,30 @@ impl Lanes {
             6
         };
         let made = Arc::new(shape(template.sql, given, &tags, changes)?);
-        lock(&self.shapes).insert(key.clone(), made.clone());
+        let mut shapes = lock(&self.shapes);
+        if shapes.len() >= LANES_KEPT {
+            shapes.clear();
+        }
+        // Ends of a shape that is still what it was share its queue.
+        let made = match shapes.remove(&key) {
+            Some((known, _)) if known == made => known,
+            _ => made,
+        };
+        shapes.insert(key.clone(), (made.clone(), Instant::now()));
         Ok((key, made))
     }
 
     /// The same if it has been asked for before.
     #[must_use]
     pub fn known_shape(&self, ending: &Ending, changes: &[Change]) -> Option<Arc<Shape>> {
-        let key = shape_key(ending.query().name, changes);
-        lock(&self.shapes).get(&key).cloned()
+        self.fresh(&shape_key(ending.query().name, changes))
+    }
+
+    /// A statement that the catalogue has been asked about not long ago: tags may be altered.
+    fn fresh(&self, key: &str) -> Option<Arc<Shape>> {
+        let shapes = lock(&self.shapes);
+        let (shape, asked) = shapes.get(key)?;
+        (asked.elapsed() < SHAPE_AGE).then(|| shape.clone())
     }
 
     async fn tags(&self) -> Result<Vec<Tag>> {
@@ -184,8 +203,17 @@ impl Lanes {
 
     fn lane(&self, key: String, shape: Arc<Shape>) -> Arc<Coalescer<Ends>> {
         let mut ends = lock(&self.ends);
-        let make = || Coalescer::new(Ends::new(self.own.clone(), self.pool.clone(), shape));
-        ends.entry(key).or_insert_with(make).clone()
+        if let Some(lane) = ends.get(&key)
+            && *lane.runner.shape() == shape
+        {
+            return lane.clone();
+        }
+        if ends.len() >= LANES_KEPT {
+            ends.retain(|_, lane| !lane.is_idle());
+        }
+        let lane = Coalescer::new(Ends::new(self.own.clone(), self.pool.clone(), shape));
+        ends.insert(key, lane.clone());
+        lane
     }
 
     /// Leases up to `limit` machines that are eligible; none when there are none to be found now.
@@ -237,6 +265,7 @@ impl Lanes {
     #[must_use]
     pub fn known_ends(&self, ending: &Ending, changes: &[Change]) -> Option<Arc<Coalescer<Ends>>> {
         let key = shape_key(ending.query().name, changes);
+        self.fresh(&key)?;
         lock(&self.ends).get(&key).cloned()
     }
 
@@ -260,6 +289,9 @@ impl Lanes {
         let mut lanes = lock(&self.claims);
         // Those of sessions that are gone will not be asked again.
         lanes.retain(|_, lane| lane.runner.session().loss().is_none());
+        if lanes.len() >= LANES_KEPT {
+            lanes.retain(|_, lane| !lane.is_idle() || lane.runner.owes());
+        }
         Ok(lanes
             .entry(key)
             .or_insert_with(|| Coalescer::new(claims))
