@@ -21,7 +21,7 @@ from bmdb import _core
 Sql = psycopg.Connection[Any]
 Watch = tuple[tuple[str, str], ...]
 WATCHED = dict(_core.queries())["process_watched"]
-FORGET = dict(_core.queries())["collect_forget_attention"]
+ATTEND = dict(_core.queries())["claim_attend"]
 
 
 @dataclass(frozen=True, init=False)
@@ -353,6 +353,44 @@ class TestEnds:
         until = sql.execute("SELECT now() + interval '1 hour'").fetchone()[0]  # type: ignore[index]
         connection.hold(machine, "Start", owner="ada", reason="disk", until=until)
         assert sql.execute("SELECT process, due FROM work_attention").fetchall() == [("Start", until)]
+
+
+class TestAttention:
+    """What a claim makes of the notes, told by its statement alone, with all machines eligible as far as tags go."""
+
+    @staticmethod
+    def attend(sql: Sql, session: bmdb.Session) -> list[UUID]:
+        claim = uuid4()
+        psycopg.RawCursor(sql).execute(ATTEND, [session.uuid, "Start", claim, UUID(int=0), 100, 10])
+        return [row[0] for row in sql.execute("SELECT machine_id FROM work WHERE claim_id = %s", [claim])]
+
+    def test_a_machine_that_a_rival_holds_is_looked_at_again(
+        self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        connection.register(Watching("Start", *START.watches, excludes=("Recover",)))
+        first, second = machines(2)
+        rival = session.work("Recover", lambda q: [first])
+        sql.execute(PROVIDE, [[first, second]])
+        assert self.attend(sql, session) == [second]
+        assert attention(sql) == [("Start", first)]
+        assert self.attend(sql, session) == []
+        rival.finish()
+        later: list[UUID] = []
+        eventually(lambda: later or later.extend(self.attend(sql, session)) or later, timeout=5)
+        assert later == [first]
+        assert attention(sql) == []
+
+    def test_what_is_held_back_is_forgotten_until_that_ends(
+        self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        connection.register(START)
+        (machine,) = machines(1)
+        connection.hold(machine, owner="ada", reason="disk")
+        sql.execute(PROVIDE, [[machine]])
+        assert self.attend(sql, session) == []
+        assert attention(sql) == []
+        connection.release(machine)
+        assert self.attend(sql, session) == [machine]
 
 
 def test_collection_forgets_what_nobody_looked_at(

@@ -1,5 +1,6 @@
 -- As claim/scan.sql, from what work_attention names for the process: the $5 rows that have been due for longest. What turns out
--- not to be eligible, and what is claimed, needs no attention any more. $4 is not used: the parameters are those of the scan.
+-- not to be eligible, and what is claimed, needs no attention any more; what is eligible but for a lease that somebody has is
+-- looked at again a second later, since the end of that lease tells nobody. $4 is not used: the parameters are the scan's.
 WITH live AS MATERIALIZED (
     SELECT session_id FROM sessions WHERE session_id = $1 AND session_deadline > clock_timestamp()
         AND $4::uuid IS NOT NULL
@@ -18,11 +19,11 @@ WITH live AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
     SELECT noticed.machine_id,
-        /*attended*/ true
-        AND NOT EXISTS (
+        EXISTS (
             SELECT 1 FROM work AS w
             WHERE w.machine_id = noticed.machine_id AND w.process = ANY ((SELECT names FROM rival)::text[]) OFFSET 0
-        )
+        ) AS taken,
+        /*attended*/ true
         AND NOT EXISTS (
             SELECT 1 FROM work_backoff AS b
             WHERE b.machine_id = noticed.machine_id AND b.process = $2::text AND b.until > clock_timestamp() OFFSET 0
@@ -43,7 +44,7 @@ WITH live AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT 1 FROM machines AS m WHERE m.machine_id = judged.machine_id FOR NO KEY UPDATE SKIP LOCKED
     ) AS locked
-    WHERE judged.eligible
+    WHERE judged.eligible AND NOT judged.taken
     LIMIT $6
 ), done AS (
     DELETE FROM work_attention AS a
@@ -51,6 +52,12 @@ WITH live AS MATERIALIZED (
         SELECT noticed.place FROM noticed
         WHERE noticed.machine_id IN (SELECT machine_id FROM candidate)
             OR noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible IS NOT TRUE)
+    ))
+), put_off AS (
+    UPDATE work_attention AS a SET due = clock_timestamp() + interval '1 second'
+    WHERE a.ctid = ANY (ARRAY(
+        SELECT noticed.place FROM noticed
+        WHERE noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible AND taken)
     ))
 ), numbered AS (
     INSERT INTO work_token AS t (machine_id, process, token)
