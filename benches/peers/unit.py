@@ -27,6 +27,8 @@ def tell(word: str, at: float | None = None) -> None:
 class Unit:
     """The function under each unit. `count` makes it a no-op, `note` tells of each call, `hold` keeps it running.
 
+    Only the first held call is ever released: a worker that takes a unit again must not end it as a new holder.
+
     `variant` and `short` say how the adapter is set: `short` asks for the shortest time-outs that it allows.
     """
 
@@ -37,8 +39,8 @@ class Unit:
         if mode == "hold":
             threading.Thread(target=self._listen, daemon=True).start()
 
-    def called(self) -> None:
-        """Note a call, and do nothing else."""
+    def called(self) -> int:
+        """Note a call, and do nothing else. Returns its number."""
         number = next(self._calls)
         if self.mode == "count":
             if number == 1:
@@ -47,19 +49,22 @@ class Unit:
                 tell("last")
         else:
             tell("started")
+        return number
 
     def run(self) -> None:
         """The unit's work, on a thread."""
-        self.called()
+        number = self.called()
         if self.mode == "hold":
             self._released.wait()
+            if number > 1:
+                threading.Event().wait()
             tell("released")
 
     async def run_async(self) -> None:
         """The unit's work, as a task."""
-        self.called()
+        number = self.called()
         if self.mode == "hold":
-            while not self._released.is_set():
+            while number > 1 or not self._released.is_set():
                 await asyncio.sleep(0.05)
             tell("released")
 

@@ -44,7 +44,7 @@ async function serve() {
     }
     tell("started");
     if (mode === "hold") {
-      await released;
+      await (called === 1 ? released : new Promise(() => {})); // only the first held call is ever released
       tell("released");
     }
   };

@@ -65,6 +65,9 @@ func (w *worker) Work(ctx context.Context, job *river.Job[unitArgs]) error {
 	tell("started")
 	if w.mode == "hold" {
 		<-w.released
+		if number > 1 {
+			select {} // only the first held call is ever released
+		}
 		tell("released")
 	}
 	return nil
