@@ -26,13 +26,17 @@ ATTEND = dict(_core.queries())["claim_attend"]
 
 @dataclass(frozen=True, init=False)
 class Watching(bmdb.Process):
-    """A process as registration sees it whose eligibility depends on tags."""
+    """A process as registration sees it with watches as the test wants them."""
 
-    watches: Watch
+    changes: Watch
 
-    def __init__(self, name: str, *watches: tuple[str, str], **settings: Any) -> None:
+    def __init__(self, name: str, *changes: tuple[str, str], **settings: Any) -> None:
         super().__init__(name, **settings)
-        object.__setattr__(self, "watches", watches)
+        object.__setattr__(self, "changes", changes)
+
+    @property
+    def watches(self) -> list[tuple[str, str]]:
+        return list(self.changes)
 
 
 START = Watching("Start", ("machine_provided", "INSERT"), ("machine_agent_started", "DELETE"))
@@ -329,7 +333,7 @@ class TestEnds:
         self, connection: bmdb.Connection, session: bmdb.Session, machine: UUID, machines: MakeMachines, sql: Sql
     ) -> None:
         (other,) = machines(1)
-        connection.register(Watching("Careful", *START.watches, crash_backoff=bmdb.Backoff(50)))
+        connection.register(Watching("Careful", *START.changes, crash_backoff=bmdb.Backoff(50)))
         session.work("Start", lambda q: [machine])
         session.work("Careful", lambda q: [other])
         sql.execute("UPDATE sessions SET session_deadline = now() - interval '1 minute'")
@@ -344,7 +348,7 @@ class TestEnds:
         assert attention(sql) == [("Start", machine)]
 
     def test_the_end_of_a_hold_is_noted(self, connection: bmdb.Connection, machine: UUID, sql: Sql) -> None:
-        connection.register(Watching("Other", *START.watches))
+        connection.register(Watching("Other", *START.changes))
         connection.hold(machine, owner="ada", reason="disk")
         assert attention(sql) == []
         connection.release(machine)
@@ -367,7 +371,7 @@ class TestAttention:
     def test_a_machine_that_a_rival_holds_is_looked_at_again(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
     ) -> None:
-        connection.register(Watching("Start", *START.watches, excludes=("Recover",)))
+        connection.register(Watching("Start", *START.changes, excludes=("Recover",)))
         first, second = machines(2)
         rival = session.work("Recover", lambda q: [first])
         sql.execute(PROVIDE, [[first, second]])
