@@ -7,7 +7,7 @@ WITH live AS MATERIALIZED (
     FOR KEY SHARE
 ), rival AS MATERIALIZED (
     SELECT ARRAY(
-        SELECT DISTINCT CASE p.process WHEN $2::text THEN p.excluded ELSE p.process END
+        SELECT CASE p.process WHEN $2::text THEN p.excluded ELSE p.process END
         FROM process_exclusion AS p WHERE p.process = $2::text OR p.excluded = $2::text
     ) || $2::text AS names
 ), noticed AS MATERIALIZED (

@@ -1,12 +1,8 @@
--- Judges what the claim $3 has leased again, on a snapshot of now, in the same transaction: drops what is not eligible any more
--- and answers with the rest, or one row of NULLs; with nothing when the session is gone. $1 is the session, $2 the process, $4 the component.
+-- Judges what the claim $3 has leased again, on a snapshot of now, in the same transaction: drops what is not eligible any
+-- more and answers with the rest, or one row of NULLs; with nothing when the session is gone. Exclusion is not judged
+-- again: the trigger on work has done that on a snapshot of its own. $1 is the session, $2 the process, $4 the component.
 WITH live AS MATERIALIZED (
     SELECT session_id FROM sessions WHERE session_id = $1 AND session_deadline > clock_timestamp()
-), rival AS MATERIALIZED (
-    SELECT ARRAY(
-        SELECT CASE p.process WHEN $2::text THEN p.excluded ELSE p.process END
-        FROM process_exclusion AS p WHERE p.process = $2::text OR p.excluded = $2::text
-    ) AS names
 ), judged AS MATERIALIZED (
     SELECT leased.machine_id, leased.token,
         (
@@ -14,10 +10,6 @@ WITH live AS MATERIALIZED (
             WHERE b.machine_id = leased.machine_id AND b.process = $2::text
         ) AS last_interval_seconds,
         /*judged*/ true
-        AND NOT EXISTS (
-            SELECT 1 FROM work AS w
-            WHERE w.machine_id = leased.machine_id AND w.process = ANY ((SELECT names FROM rival)::text[]) OFFSET 0
-        )
         AND NOT EXISTS (
             SELECT 1 FROM work_backoff AS b
             WHERE b.machine_id = leased.machine_id AND b.process = $2::text AND b.until > clock_timestamp() OFFSET 0
