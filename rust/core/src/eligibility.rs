@@ -43,6 +43,8 @@ pub struct Compiled {
     pub windowed: bool,
     /// How many parameters the eligibility has itself.
     pub params: usize,
+    /// Whether a text of the user's is part of them.
+    pub users: bool,
 }
 
 impl Eligibility {
@@ -81,7 +83,32 @@ impl Eligibility {
                 check_text(what, text)?;
             }
         }
-        Ok(())
+        self.check_params()
+    }
+
+    /// A text must not reach the parameters that the claim adds, and the server wants each of its own to be used.
+    fn check_params(&self) -> Result<()> {
+        let mut used = vec![false; self.params.len()];
+        for text in [&self.condition, &self.order, &self.sql]
+            .into_iter()
+            .flatten()
+        {
+            for number in code(text).into_iter().flat_map(parameters) {
+                match number.checked_sub(1).and_then(|at| used.get_mut(at)) {
+                    Some(used) => *used = true,
+                    None => {
+                        return Err(invalid(&format!(
+                            "the text refers to ${number}, and params has {} values",
+                            self.params.len()
+                        )));
+                    }
+                }
+            }
+        }
+        match used.iter().position(|used| !used) {
+            Some(at) => Err(invalid(&format!("no text refers to ${} of params", at + 1))),
+            None => Ok(()),
+        }
     }
 
     /// Writes the statements. Fails for a tag that the database does not have.
@@ -101,16 +128,16 @@ impl Eligibility {
             .as_ref()
             .map_or(String::new(), |order| format!("ORDER BY {order}\n"));
         let anchor = self.anchor(tags)?;
-        let judged = match &self.sql {
-            Some(sql) => {
-                format!("leased.machine_id IN (SELECT machine_id FROM (\n{sql}\n) AS machines)")
-            }
-            None => format!(
-                "EXISTS (SELECT 1 FROM {} WHERE {eligible} OFFSET 0)",
-                self.one_machine(tags, "leased.machine_id")?
-            ),
+        let judged = |id: &str| match &self.sql {
+            Some(sql) => Ok(format!(
+                "{id} IN (SELECT machine_id FROM (\n{sql}\n) AS machines)"
+            )),
+            // With the order, since a parameter that only it refers to would have no type.
+            None => self.one_machine(tags, id).map(|source| {
+                format!("EXISTS (SELECT 1 FROM {source} WHERE {eligible} {order}OFFSET 0)")
+            }),
         };
-        let attended = judged.replace("leased.machine_id", "noticed.machine_id");
+        let (attended, judged) = (judged("noticed.machine_id")?, judged("leased.machine_id")?);
         let fill = |template: &str| {
             renumbered(template, given)
                 .replace("/*order*/", &order)
@@ -137,6 +164,7 @@ impl Eligibility {
                 .replace("/*anchor*/ machines", &quoted(&anchor)),
             windowed,
             params: given,
+            users: self.condition.is_some() || self.order.is_some() || self.sql.is_some(),
         })
     }
 
@@ -175,7 +203,12 @@ impl Eligibility {
         }
         let speaks_of_machines = |text: &Option<String>| {
             text.as_ref()
-                .is_some_and(|text| text.to_ascii_lowercase().contains("machine_created_at"))
+                .map(|text| text.to_ascii_lowercase())
+                .is_some_and(|text| {
+                    ["machine_created_at", "machines.", "\"machines\""]
+                        .iter()
+                        .any(|name| text.contains(name))
+                })
         };
         if !self.having.is_empty()
             && (speaks_of_machines(&self.condition) || speaks_of_machines(&self.order))
@@ -276,6 +309,18 @@ fn code(text: &str) -> Vec<&str> {
         rest = inside.find(end).map_or("", |to| &inside[to + end.len()..]);
     }
     parts
+}
+
+/// The numbers of the parameters that a part of a text refers to.
+fn parameters(part: &str) -> Vec<usize> {
+    let numbered = |after: &str| {
+        let digits = after
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(after.len());
+        // One that is too large refers to nothing, as does one past the end.
+        (digits > 0).then(|| after[..digits].parse().unwrap_or(usize::MAX))
+    };
+    part.split('$').skip(1).filter_map(numbered).collect()
 }
 
 /// A statement of ours with its parameters numbered after `given` others.

@@ -201,11 +201,22 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
 }
 
 /// A type's name without its length or precision: a cast to `varchar(8)` would cut a text silently, while storing it does not.
+/// `character` and `bit` by themselves are of length 1, so their names without a length are others.
 fn unlimited(kind: &str) -> String {
-    match (kind.find('('), kind.find(')')) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &kind[..from], &kind[to + 1..]),
-        _ => kind.to_owned(),
-    }
+    let (base, array) = match kind.strip_suffix("[]") {
+        Some(base) => (base, "[]"),
+        None => (kind, ""),
+    };
+    let name = match (base.find('('), base.find(')')) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &base[..from], &base[to + 1..]),
+        _ => base.to_owned(),
+    };
+    let name = match name.as_str() {
+        "character" => "bpchar",
+        "bit" => "bit varying",
+        other => other,
+    };
+    format!("{name}{array}")
 }
 
 /// The same text for one lease, with plain values in place of arrays of them: an array of arrays would be taken apart
@@ -315,6 +326,9 @@ mod tests {
         );
         assert_eq!(unlimited("numeric(10,2)"), "numeric");
         assert_eq!(unlimited("text"), "text");
+        assert_eq!(unlimited("character(3)"), "bpchar");
+        assert_eq!(unlimited("character(3)[]"), "bpchar[]");
+        assert_eq!(unlimited("bit(3)"), "bit varying");
     }
 
     #[test]

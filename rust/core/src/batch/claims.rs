@@ -460,6 +460,8 @@ impl Claims {
                     Ok(found)
                 }
             }
+            // A table that a user's text wants is no matter of our schema.
+            Err(error) if self.compiled.users => Err(error),
             Err(error) => Err(explain_missing_schema(error)),
         }
     }

@@ -159,6 +159,7 @@ impl<R: Runner> Coalescer<R> {
         let room = Arc::new(self.room_for(drive, jobs.len()).await?);
         let (caller, hears) = unbounded_channel();
         let mut answers = Answers {
+            coalescer: self.clone(),
             outcomes: jobs.iter().map(|_| None).collect(),
             missing: jobs.len(),
             hears,
@@ -194,7 +195,7 @@ impl<R: Runner> Coalescer<R> {
                 }
             }
         }
-        Ok(answers.outcomes.into_iter().flatten().collect())
+        Ok(answers.outcomes.drain(..).flatten().collect())
     }
 
     /// Has one job done by tasks of a runtime, and its outcome told. Gives it back when there is no room now.
@@ -268,44 +269,46 @@ impl<R: Runner> Coalescer<R> {
         taken
     }
 
-    /// Lets somebody who waits lead, if nobody else may.
+    /// Lets somebody who waits lead, if nobody else may, and forgets those at the head whose callers are gone.
     fn promote(self: &Arc<Self>) {
-        loop {
-            let leader = {
-                let mut state = self.lock();
-                let leader = match state.waiting.front().map(|entry| &entry.caller) {
-                    None => return,
-                    Some(Caller::Here(_, caller)) => Ok(caller.clone()),
-                    Some(Caller::Elsewhere(handle, _)) => Err(handle.clone()),
-                };
-                if !state.may_lead() {
-                    return;
-                }
-                leader
-            };
-            let leadership = Leadership(Some(self.clone()));
-            let refused = match leader {
-                Ok(caller) => match caller.send(Word::Lead(leadership)) {
-                    Ok(()) => return,
-                    Err(refused) => refused.0,
-                },
-                Err(handle) => return spawn(&handle, leadership.work()),
-            };
-            // Gone; it must not lead, and neither must its refusal promote again from within.
-            if let Word::Lead(mut leadership) = refused {
-                leadership.0 = None;
+        let mut gone = Vec::new();
+        let mut elsewhere = None;
+        let mut state = self.lock();
+        while let Some(entry) = state.waiting.front() {
+            if !entry.is_awaited() {
+                gone.extend(state.waiting.pop_front());
+                continue;
             }
-            let gone = {
-                let mut state = self.lock();
-                state.leading -= 1;
-                let gone = state.waiting.front().is_some_and(|e| !e.is_awaited());
-                if gone {
-                    state.waiting.pop_front()
-                } else {
-                    None
-                }
+            let caller = match &entry.caller {
+                Caller::Here(_, caller) => Ok(caller.clone()),
+                Caller::Elsewhere(handle, _) => Err(handle.clone()),
             };
-            drop(gone);
+            if !state.may_lead() {
+                break;
+            }
+            // Under the lock, as a caller leaves under it: it hears this, or is seen to be gone above.
+            let leadership = || Leadership(Some(self.clone()));
+            match caller.map(|caller| caller.send(Word::Lead(leadership()))) {
+                Ok(Ok(())) => break,
+                Ok(Err(refused)) => {
+                    // Its drop would want the lock.
+                    if let Word::Lead(mut leadership) = refused.0 {
+                        leadership.0 = None;
+                    }
+                    state.leading -= 1;
+                    gone.extend(state.waiting.pop_front());
+                }
+                Err(handle) => {
+                    elsewhere = Some(handle);
+                    break;
+                }
+            }
+        }
+        drop(state);
+        // Outside the lock: what a job does when it is dropped is its own affair.
+        drop(gone);
+        if let Some(handle) = elsewhere {
+            spawn(&handle, Leadership(Some(self.clone())).work());
         }
     }
 }
@@ -326,6 +329,7 @@ impl<R: Runner> State<R> {
 }
 
 struct Answers<R: Runner> {
+    coalescer: Arc<Coalescer<R>>,
     outcomes: Vec<Option<Result<R::Outcome>>>,
     missing: usize,
     hears: UnboundedReceiver<Word<R>>,
@@ -340,6 +344,28 @@ impl<R: Runner> Answers<R> {
             .wait(WITHOUT_LIMIT, "waiting for a batch", self.hears.recv())
             .await?;
         word.ok_or_else(|| Error::WorkState("a call was dropped from its queue".to_owned()))
+    }
+}
+
+impl<R: Runner> Drop for Answers<R> {
+    /// A caller that leaves early passes on what it was told: an outcome that it has not taken, the right to lead.
+    fn drop(&mut self) {
+        if self.missing == 0 {
+            return;
+        }
+        let state = self.coalescer.lock();
+        self.hears.close();
+        drop(state);
+        for outcome in self.outcomes.drain(..).flatten() {
+            self.coalescer.runner.orphaned(outcome);
+        }
+        while let Ok(word) = self.hears.try_recv() {
+            if let Word::Outcome(_, outcome) = word {
+                self.coalescer.runner.orphaned(outcome);
+            }
+        }
+        // Its own jobs, if they wait at the head, are not done any more.
+        self.coalescer.promote();
     }
 }
 
