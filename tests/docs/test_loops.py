@@ -15,7 +15,16 @@ import bmdb
 from bmdb.cli import main
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "loops.md").read_text()
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+EXAMPLE, DECLARED = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_declared_one_reports_on_machines_and_stops(
+    database: str, machines: MakeMachines, sql: psycopg.Connection[Any]
+) -> None:
+    made = machines(3)
+    assert run(DECLARED, database).strip() == "stopped in good order"
+    reported = sql.execute("SELECT machine_id FROM machine_hardware_report").fetchall()
+    assert sorted(machine for (machine,) in reported) == sorted(made)
 
 
 def test_the_example_works_on_machines_and_stops(

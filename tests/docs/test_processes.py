@@ -19,8 +19,9 @@ def test_the_examples_run(database: str, spawn: Spawn) -> None:
         worker = spawn(example, env={"BMDB_CONNINFO": database})
         assert worker.wait() == 0, worker.errors
         printed.append(worker.lines[-1])
-    exclusion, hold = printed
+    exclusion, eligibility, hold = printed
     assert "under process 'Recovery' or one that excludes it" in exclusion
+    assert eligibility == "2 [None, None]"
     assert hold == "[('ada', 'its disk is being replaced')]"
 
 

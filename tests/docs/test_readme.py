@@ -16,7 +16,7 @@ from tests.processes import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-SHOWN = ("worker", "worker_async", "worker_orm", "fleet")
+SHOWN = ("worker", "worker_async", "worker_many", "worker_orm", "fleet")
 EXAMPLES = {name: (ROOT / "examples" / f"{name}.py").read_text() for name in SHOWN}
 
 
@@ -48,7 +48,7 @@ def test_the_readme_shows_the_example_as_it_is(name: str) -> None:
     assert EXAMPLES[name] in BLOCKS
 
 
-@pytest.mark.parametrize("name", ["worker", "worker_async"])
+@pytest.mark.parametrize("name", ["worker", "worker_async", "worker_many"])
 def test_a_worker_starts_an_agent_on_every_machine(
     name: str, database: str, sql: psycopg.Connection[Any], provided: list[UUID]
 ) -> None:

@@ -165,7 +165,7 @@ def test_what_is_no_callback_fails_the_work(
     provided(1)
     start(make_loop(lambda work: True))
     eventually(lambda: len(events()) == 1)
-    assert "must return what finishes the work, or None, not bool" in str(events()[0][1])
+    assert "or a tuple of these), or None, not bool" in str(events()[0][1])
 
 
 def test_a_function_that_ended_the_work_is_left_its_way(

@@ -45,7 +45,24 @@ def neither(work: str) -> None: ...
 
 
 bmdb.loop("Wrong", retrieve=offer, executor="fibres")  # type: ignore[arg-type]
-bmdb.loop("Wrong")  # type: ignore[call-arg]
+bmdb.loop("Wrong", retrieve=7)  # type: ignore[arg-type]
+
+declared = bmdb.Process("Declared", eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)))
+
+
+@bmdb.loop(declared, parallelism=10)
+def start_declared(work: bmdb.Work) -> bmdb.Change:
+    return bmdb.set_tag("agent_started", agent_public_key=b"")
+
+
+@bmdb.loop("Declared", retrieve=bmdb.eligible(where="true"), rate=1.0)
+async def start_both(work: bmdb.AsyncWork) -> tuple[bmdb.Change, Callable[[bmdb.AsyncQueries], object]] | None:
+    return bmdb.clear_tag("agent_started"), lambda q: q.new_machine()
+
+
+@bmdb.loop(declared)  # type: ignore[type-var]
+def returns_a_text(work: bmdb.Work) -> str:
+    return "done"
 
 
 def runs(conninfo: str) -> None:

@@ -28,6 +28,16 @@ def definitions() -> None:
     assert_type(process.quarantine_after, int | None)
     bmdb.Process("AgentStart", excludes=[recovery], max_hold=600)
     bmdb.Process("AgentStart", backoff=60)  # type: ignore[arg-type]
+    eligibility = bmdb.eligible(having=["a"], lacking={"b"}, where="x > $1", params=(7,), order_by="x")
+    assert_type(eligibility, bmdb.Eligibility)
+    assert_type(eligibility.having, tuple[str, ...])
+    assert_type(eligibility.sql, str | None)
+    assert_type(bmdb.Process("AgentStart", eligible=eligibility, watch=False).eligible, bmdb.Eligibility | None)
+    bmdb.Process("AgentStart", eligible="a")  # type: ignore[arg-type]
+    bmdb.eligible("a")  # type: ignore[call-arg]
+    assert_type(bmdb.set_tag("a", x=1, y=None), bmdb.Change)
+    assert_type(bmdb.clear_tag("a"), bmdb.Change)
+    bmdb.clear_tag("a", x=1)  # type: ignore[call-arg]
     process.name = "Other"  # type: ignore[misc]
 
 
@@ -43,6 +53,19 @@ def sync(connection: bmdb.Connection, session: bmdb.Session, q: bmdb.Queries, ma
     assert_type(connection.release(machine, "AgentStart"), bool)
     assert_type(connection.holds(), list[Hold])
     assert_type(session.work(process, lambda q: [machine]), bmdb.Work)
+    eligible = bmdb.eligible(lacking=("done",))
+    work = session.work(process)
+    assert_type(session.work("AgentStart", eligible), bmdb.Work)
+    works = session.work_many(process, 200)
+    assert_type(works, list[bmdb.Work])
+    session.work_many(process, 5, lambda q: [machine])  # type: ignore[arg-type]
+    verdicts = session.finish_many([work, (work, bmdb.set_tag("done"), bmdb.clear_tag("a"))])
+    assert_type(verdicts, list[bmdb.Error | None])
+    session.finish_many([machine])  # type: ignore[list-item]
+    assert_type(work.finish(bmdb.set_tag("done"), lambda q: q.new_machine()), None)
+    assert_type(work.fail("cause", None, bmdb.clear_tag("done")), None)
+    assert_type(work.cancel(bmdb.set_tag("done")), None)
+    work.finish("done")  # type: ignore[call-overload]
     assert_type(q.work_loss_of(machine, "AgentStart"), WorkLoss | None)
     assert_type(q.quarantines(), list[WorkLoss])
     assert_type(q.release_quarantine(machine, "AgentStart", "by hand"), bool)
@@ -58,4 +81,9 @@ async def twin(
     assert_type(await connection.release(machine), bool)
     assert_type(await connection.holds(machine), list[Hold])
     assert_type(await session.work(process, lambda q: [machine]), bmdb.AsyncWork)
+    assert_type(await session.work(process), bmdb.AsyncWork)
+    works = await session.work_many("AgentStart", 5, bmdb.eligible(lacking=("done",)), max_hold=60)
+    assert_type(works, list[bmdb.AsyncWork])
+    assert_type(await session.finish_many([(works[0], bmdb.set_tag("done")), works[1]]), list[bmdb.Error | None])
+    assert_type(await works[0].finish(bmdb.set_tag("done"), lambda q: q.new_machine()), None)
     assert_type(await q.quarantines(), list[WorkLoss])

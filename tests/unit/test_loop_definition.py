@@ -112,3 +112,26 @@ def test_a_loop_goes_to_another_process_by_its_name() -> None:
 def test_a_runner_refuses_what_it_cannot_run(loops: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         bmdb.Runner(loops, "embedded:", grace=-1.0)
+
+
+ELIGIBLE = bmdb.eligible(lacking=("done",))
+
+
+@pytest.mark.parametrize(
+    ("process", "given"), [(bmdb.Process("UnitTest1", eligible=ELIGIBLE), None), ("UnitTest1", ELIGIBLE)]
+)
+def test_what_is_declared_needs_no_callback_and_no_pace(process: Any, given: Any) -> None:
+    for fn in (renamed, asynchronous.fn):
+        made = bmdb.loop(process, retrieve=given)(fn)
+        assert (made.retrieve, made.rate) == (given, 0.0)
+    assert bmdb.loop(process, retrieve=given, rate=2)(renamed).rate == 2.0
+    assert bmdb.loop(process, retrieve=retrieve)(renamed).rate == 0.25
+    with pytest.raises(ValueError, match="isolation is for a callback"):
+        bmdb.loop(process, retrieve=given, isolation="serializable")
+
+
+def test_one_of_both_is_needed() -> None:
+    with pytest.raises(TypeError, match="which machines"):
+        bmdb.loop("UnitTest1")
+    with pytest.raises(TypeError, match="which machines"):
+        bmdb.loop(bmdb.Process("UnitTest1"))

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.work import AsyncWork
+from bmdb._core import Change, Eligibility
 from bmdb._sync.queries import Queries
 from bmdb._sync.work import Work
 from bmdb.callbacks import check_callback
@@ -19,8 +20,9 @@ from bmdb.process import Process
 
 __all__ = ["Loop", "loop"]
 
-Finish = Callable[[Queries], object]
-AsyncFinish = Callable[[AsyncQueries], object]
+# What a function may return: what finishes its work, or several parts of it.
+Finish = Callable[[Queries], object] | Change | tuple[Callable[[Queries], object] | Change, ...]
+AsyncFinish = Callable[[AsyncQueries], object] | Change | tuple[Callable[[AsyncQueries], object] | Change, ...]
 Executor = Literal["threads", "tasks", "process"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +41,7 @@ class Loop(Generic[F]):
 
     process: Process
     fn: F = field(repr=False)
-    retrieve: Callable[[Any], Any] = field(repr=False)
+    retrieve: Callable[[Any], Any] | Eligibility | None = field(repr=False, default=None)
     parallelism: int = 1
     interval: float = 5.0
     executor: Executor = "threads"
@@ -96,7 +98,9 @@ class _Decorator:
     def __call__(self, fn: Any, /) -> Loop[Any]:
         asynchronous = _is_async(fn)
         check_callback(fn, asynchronous=True)
-        check_callback(self._settings["retrieve"], asynchronous=asynchronous)
+        retrieve = self._settings["retrieve"]
+        if retrieve is not None and not isinstance(retrieve, Eligibility):
+            check_callback(retrieve, asynchronous=asynchronous)
         if self._executor == ("threads" if asynchronous else "tasks"):
             kind = "an async def" if asynchronous else "a plain function"
             raise ValueError(f"executor={self._executor!r} cannot run {kind}: leave the executor out")
@@ -107,12 +111,12 @@ class _Decorator:
 def loop(
     process: str | Process,
     *,
-    retrieve: Callable[[Any], Iterable[Any] | Awaitable[Iterable[Any] | None] | None],
+    retrieve: Callable[[Any], Iterable[Any] | Awaitable[Iterable[Any] | None] | None] | Eligibility | None = None,
     parallelism: int = 1,
     interval: float | timedelta = 5.0,
     executor: Executor | None = None,
     processes: int = 1,
-    rate: float | timedelta = 0.25,
+    rate: float | timedelta | None = None,
     burst: int = 8,
     max_idle: float | timedelta = 5.0,
     isolation: str | None = None,
@@ -120,22 +124,24 @@ def loop(
 ) -> _Decorator:
     """Makes a loop of a function that works on one machine: `def` or `async def`, called with the leased work.
 
-    What the function returns is called with the queries of the transaction that finishes the work, and may be called
-    many times; with None the work is finished without. `raise bmdb.Retry(after=…)` fails the work for that time,
-    `raise bmdb.Cancel` gives the machine back, any other exception fails the work with "TypeName: text" as the cause
-    and `work.backoff`, which is the process's unless the function has replaced it. A function that has ended the work
-    itself is left its way.
+    What the function returns finishes the work: `bmdb.set_tag(…)`, `bmdb.clear_tag(…)`, a callback that is called with
+    the queries of that transaction, maybe many times, or a tuple of these; with None it is just finished.
+    `raise bmdb.Retry(after=…)` fails the work for that time, `raise bmdb.Cancel` gives the machine back, any other
+    exception fails the work with "TypeName: text" as the cause and `work.backoff`, which is the process's unless the
+    function has replaced it. A function that has ended the work itself is left its way.
 
     * `process`: a Process, or the name of one with default settings.
-    * `retrieve`: called with queries, returns machine ids or rows that have one, as for `Session.work`. It may run many
-      times and should only read. For an `async def` it gets AsyncQueries, and may be one itself.
+    * `retrieve`: which machines need the process, unless the Process says it by `eligible`: `bmdb.eligible(…)`, or a
+      callback, called with queries, which returns machine ids or rows that have one, as for `Session.work`. It may run
+      many times and should only read. For an `async def` it gets AsyncQueries, and may be one itself.
     * `parallelism`: how many machines to work on at once, in each OS process.
     * `interval`: of the session that they share, in seconds: see `start_session`.
     * `executor`: None runs a plain function on threads and an `async def` as tasks of one event loop. "process": the
       same, in `processes` OS processes of its own, started by spawn, so that the module must be importable.
-    * `rate`, `burst`: one retrieval each `rate` seconds, after `burst` at once, for all instances of an OS process.
+    * `rate`, `burst`: one retrieval each `rate` seconds, after `burst` at once, for all instances of an OS process; by
+      default 0.25 for a callback, and no such limit where instances that look at the same time share one claim.
     * `max_idle`: the longest pause between two looks, in seconds, while there is nothing to do.
-    * `isolation`: of claims: "repeatable read" wastes less where `retrieve` only looks at machines and their tags.
+    * `isolation`: of claims by a callback: "repeatable read" wastes less where it looks at machines and tags only.
     * `processor`: the label of its metrics; by default the process's name.
 
     Raises TypeError or ValueError, naming the setting, for what makes no sense.
@@ -146,6 +152,13 @@ def loop(
         raise ValueError(f"executor must be None, 'threads', 'tasks' or 'process', not {executor!r}")
     if isolation is not None and isolation not in _ISOLATIONS:
         raise ValueError(f"isolation must be one of {', '.join(map(repr, _ISOLATIONS))}, not {isolation!r}")
+    eligibility = retrieve if isinstance(retrieve, Eligibility) else process.eligible if retrieve is None else None
+    if retrieve is None and eligibility is None:
+        raise TypeError("which machines? Give the Process eligible=, or the loop retrieve=")
+    if eligibility is not None and isolation is not None:
+        raise ValueError("isolation is for a callback: what is declared by bmdb.eligible is claimed at read committed")
+    if rate is None:
+        rate = 0.25 if eligibility is None else 0.0
     if processes != 1 and executor != "process":
         raise ValueError("processes needs executor='process'")
     settings = {

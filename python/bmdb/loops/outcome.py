@@ -1,9 +1,25 @@
-"""What becomes of the work when its function raised."""
+"""What becomes of the work by what its function returned or raised."""
 
 from __future__ import annotations
 
-from bmdb._core import Backoff
+from typing import Any
+
+from bmdb._core import Backoff, Change
 from bmdb.errors import Retry
+
+
+def parts_of(answer: object) -> tuple[Any, ...]:
+    """What `finish` is given for what the function returned; TypeError for anything else."""
+    if answer is None:
+        return ()
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    for part in parts:
+        if not isinstance(part, Change) and not callable(part):
+            raise TypeError(
+                "the function must return what finishes the work (a callback, bmdb.set_tag(…), bmdb.clear_tag(…), or a"
+                f" tuple of these), or None, not {type(part).__name__}"
+            )
+    return parts
 
 
 def cause_of(error: BaseException) -> str:

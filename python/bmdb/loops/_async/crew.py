@@ -31,7 +31,7 @@ from bmdb.loops._async.keeper import AsyncKeeper
 from bmdb.loops.bell import Bell
 from bmdb.loops.idle import Idle
 from bmdb.loops.loop import Loop
-from bmdb.loops.outcome import cause_of, clean, wished
+from bmdb.loops.outcome import cause_of, clean, parts_of, wished
 from bmdb.loops.state import State
 
 _LOGGER = logging.getLogger("bmdb.loops")
@@ -153,11 +153,11 @@ class AsyncCrew(Unique):
         before = _task().cancelling()
         # end async only
         try:
-            finish = await self._call(work)
+            parts = await self._call(work)
             if work.state == "active":
-                await work.finish(finish)
-            elif finish is not None:
-                _LOGGER.warning("loop %s: the work was ended by the function already, its callback is not run", name)
+                await work.finish(*parts)
+            elif parts:
+                _LOGGER.warning("loop %s: the work was ended by the function already, what it returned is left", name)
         except (LeaseLostError, SessionExpiredError):
             raise
         except Cancel as wish:
@@ -178,8 +178,8 @@ class AsyncCrew(Unique):
             _LOGGER.warning("loop %s failed on machine %s", name, work.machine, exc_info=True)
             await self._fail(work, cause_of(error), None)
 
-    async def _call(self, work: AsyncWork) -> Callable[[Any], Any] | None:
-        """What the function answers, once it is known to be a callback or None. Raises what the function raises."""
+    async def _call(self, work: AsyncWork) -> tuple[Any, ...]:
+        """What finishes the work by the function's answer. Raises what the function raises."""
         answer = self.loop.fn(work)
         # async only
         if inspect.isawaitable(answer):
@@ -189,12 +189,7 @@ class AsyncCrew(Unique):
         # if inspect.iscoroutine(answer):
         #     answer.close()
         # end sync only
-        if answer is None:
-            return None
-        if not callable(answer):
-            raise TypeError(f"the function must return what finishes the work, or None, not {type(answer).__name__}")
-        callback: Callable[[Any], Any] = answer
-        return callback
+        return parts_of(answer)
 
     async def _fail(self, work: AsyncWork, cause: str, backoff: Backoff | None) -> None:
         if work.state == "active":

@@ -28,7 +28,7 @@ from bmdb.loops._sync.keeper import Keeper
 from bmdb.loops.bell import Bell
 from bmdb.loops.idle import Idle
 from bmdb.loops.loop import Loop
-from bmdb.loops.outcome import cause_of, clean, wished
+from bmdb.loops.outcome import cause_of, clean, parts_of, wished
 from bmdb.loops.state import State
 
 _LOGGER = logging.getLogger("bmdb.loops")
@@ -128,11 +128,11 @@ class Crew(Unique):
     def _carry_out(self, work: Work) -> None:
         name = self.loop.name
         try:
-            finish = self._call(work)
+            parts = self._call(work)
             if work.state == "active":
-                work.finish(finish)
-            elif finish is not None:
-                _LOGGER.warning("loop %s: the work was ended by the function already, its callback is not run", name)
+                work.finish(*parts)
+            elif parts:
+                _LOGGER.warning("loop %s: the work was ended by the function already, what it returned is left", name)
         except (LeaseLostError, SessionExpiredError):
             raise
         except Cancel as wish:
@@ -145,17 +145,12 @@ class Crew(Unique):
             _LOGGER.warning("loop %s failed on machine %s", name, work.machine, exc_info=True)
             self._fail(work, cause_of(error), None)
 
-    def _call(self, work: Work) -> Callable[[Any], Any] | None:
-        """What the function answers, once it is known to be a callback or None. Raises what the function raises."""
+    def _call(self, work: Work) -> tuple[Any, ...]:
+        """What finishes the work by the function's answer. Raises what the function raises."""
         answer = self.loop.fn(work)
         if inspect.iscoroutine(answer):
             answer.close()
-        if answer is None:
-            return None
-        if not callable(answer):
-            raise TypeError(f"the function must return what finishes the work, or None, not {type(answer).__name__}")
-        callback: Callable[[Any], Any] = answer
-        return callback
+        return parts_of(answer)
 
     def _fail(self, work: Work, cause: str, backoff: Backoff | None) -> None:
         if work.state == "active":
