@@ -395,7 +395,9 @@ impl Batches {
         cause: Option<&str>,
         backoff: Option<&Backoff>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let end = ending(py, work, kind, cause, backoff)?;
+        let mut end = ending(py, work, kind, cause, backoff)?;
+        // Whoever is cancelled from now on waits for how it ends, also before it has come to its queue.
+        end.begin().map_err(|error| to_python(py, error))?;
         let (lanes, changed) = (self.core.lanes(), changes(&changed));
         self.core
             .pool()
