@@ -2,7 +2,7 @@
 
 Such a claim is one statement in READ COMMITTED. It passes over machines whose rows a rival has locked, but a rival that
 has finished in between has left no lock and no lease, and on the claim's snapshot the machine still lacks the tag. Only
-the second look at it, before COMMIT, tells. BMDB_SOAK_MACHINES lengthens the drain.
+the second look at it, before COMMIT, tells: without it all of these fail. BMDB_SOAK_MACHINES lengthens the drain.
 """
 
 from __future__ import annotations
