@@ -43,13 +43,6 @@ SETTLED = (
 TWICE = (
     "SELECT count(*) FROM (SELECT FROM work_history WHERE event = 'Finished' GROUP BY machine_id HAVING count(*) > 1)"
 )
-# What the retrieval of a control loop asks, which takes a callback.
-NEEDING_START = """
-    SELECT p.machine_id FROM machine_provided AS p
-    WHERE NOT EXISTS (SELECT FROM machine_agent_started AS s WHERE s.machine_id = p.machine_id)
-        AND NOT EXISTS (SELECT FROM work AS w WHERE w.machine_id = p.machine_id AND w.process = $1)
-    LIMIT 1
-"""
 TABLES = ("work", "work_history", "machine_agent_started")
 
 
@@ -189,16 +182,12 @@ def _loop(conninfo: str, unit: Unit) -> None:
 
     async def run(work: Any) -> Any:
         await unit.run_async()
-        return partial(_set_started, work.machine)
+        return started()
 
     idle = {"interval": interval, "max_idle": INTERVAL if woken else POLL_SECONDS, "rate": RATE_SECONDS}
-    loop = bmdb.loop(of_loop, retrieve=_needing_start, **idle)(run)
+    loop = bmdb.loop(of_loop, **idle)(run)
     tell("ready")
     bmdb.run([loop], conninfo, wakeup=woken)
-
-
-def _needing_start(q: Any) -> Any:
-    return q.fetch(NEEDING_START, PROCESS)
 
 
 async def serve(conninfo: str, unit: Unit) -> None:
