@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -395,6 +396,37 @@ class TestAttention:
         assert attention(sql) == []
         connection.release(machine)
         assert self.attend(sql, session) == [machine]
+
+
+class TestSparseFleet:
+    """Claims as users make them, where next to nothing is eligible."""
+
+    SPARSE = bmdb.Process("Sparse", eligible=bmdb.eligible(having=("provided",), lacking=("agent_started",)))
+
+    @pytest.fixture
+    def rack(self, session: bmdb.Session, machines: MakeMachines) -> list[UUID]:
+        """More machines than one look takes in, each of which somebody has looked at in vain."""
+        rack = machines(5_000)
+        with pytest.raises(bmdb.NothingToDo):
+            session.work(self.SPARSE)
+        return rack
+
+    def test_a_machine_that_becomes_eligible_is_found_by_its_note(
+        self, session: bmdb.Session, rack: list[UUID], sql: Sql
+    ) -> None:
+        for machine in rack[::1700]:
+            sql.execute(PROVIDE, [[machine]])
+            assert attention(sql) == [("Sparse", machine)]
+            work = session.work(self.SPARSE)
+            assert work.machine == machine
+            assert attention(sql) == []  # a sweep would have left it
+            work.finish(bmdb.set_tag("agent_started", agent_started_at=datetime.now(UTC), agent_public_key=b""))
+
+    def test_without_triggers_a_sweep_finds_it(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
+        sql.execute("ALTER TABLE machine_provided DISABLE TRIGGER USER")
+        sql.execute(PROVIDE, [[rack[2_500]]])
+        assert attention(sql) == []
+        assert session.work(self.SPARSE).machine == rack[2_500]
 
 
 def test_collection_forgets_what_nobody_looked_at(
