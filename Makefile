@@ -28,7 +28,7 @@ SEED ?=
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test soak check generate bench bench-takeover bench-churn bench-scale bench-peers bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test soak check generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -116,6 +116,9 @@ lock-peers: $(VENV)/.tools ## bring the peers' lock file up to date with its req
 	$(BIN)/uv pip compile $(PEERS)/requirements.in --universal --python-version 3.12 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock-peers" --quiet \
 		$(if $(UPGRADE),--upgrade) --output-file $(PEERS)/requirements.lock
+
+bench-fleets: $(VENV)/.optimised ## measure what a lease costs in fleets of up to a million, and write that into docs/scale.md
+	$(BIN)/python benches/fleets.py $(BENCH_ARGS)
 
 bench-churn: $(VENV)/.optimised ## lease a million times with and without a snapshot held open, and write that into docs/scale.md
 	$(BIN)/python benches/churn.py $(BENCH_ARGS)
