@@ -422,6 +422,18 @@ class TestSparseFleet:
             assert attention(sql) == []  # a sweep would have left it
             work.finish(bmdb.set_tag("agent_started", agent_started_at=datetime.now(UTC), agent_public_key=b""))
 
+    def test_old_notes_do_not_hide_a_new_one(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
+        """Notes of what is not eligible pile up while nobody looks; one look takes a thousand."""
+        sql.execute(
+            "INSERT INTO work_attention (process, machine_id, due)"
+            " SELECT 'Sparse', gen_random_uuid(), clock_timestamp() - interval '1 minute' FROM generate_series(1, 4000)"
+        )
+        machine = rack[2_500]
+        sql.execute(PROVIDE, [[machine]])
+        work = session.work(self.SPARSE)
+        assert work.machine == machine
+        assert attention(sql) == []
+
     def test_without_triggers_a_sweep_finds_it(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
         sql.execute("ALTER TABLE machine_provided DISABLE TRIGGER USER")
         sql.execute(PROVIDE, [[rack[2_500]]])

@@ -48,7 +48,7 @@ macro_rules! queries {
 queries! {
     AGENT_AUTHENTICATE = "agent", "authenticate", One;
     AGENT_OS_INSTALLATION_OF = "agent", "os_installation_of", One;
-    CLAIM_ATTEND = "claim", "attend", None;
+    CLAIM_ATTEND = "claim", "attend", One;
     CLAIM_LEASED = "claim", "leased", Many;
     CLAIM_SCAN = "claim", "scan", None;
     CLAIM_VERIFY = "claim", "verify", Many;

@@ -64,7 +64,9 @@ WITH live AS MATERIALIZED (
     SELECT machine_id, $2::text, 1 FROM candidate ORDER BY machine_id
     ON CONFLICT (machine_id, process) DO UPDATE SET token = t.token + 1
     RETURNING machine_id, token
+), leased AS (
+    INSERT INTO work (machine_id, process, session_id, token, claim_id)
+    SELECT machine_id, $2::text, $1::uuid, token, $3::uuid FROM numbered
+    ON CONFLICT (machine_id, process) DO NOTHING
 )
-INSERT INTO work (machine_id, process, session_id, token, claim_id)
-SELECT machine_id, $2::text, $1::uuid, token, $3::uuid FROM numbered
-ON CONFLICT (machine_id, process) DO NOTHING
+SELECT count(*) AS noticed FROM noticed

@@ -40,9 +40,11 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const COMMIT: &str = "SELECT 1; COMMIT";
 /// The exclusion that the database itself upholds (migration 0003).
 const EXCLUSION: &str = "work_exclusion";
-/// Rows of the attention table that are judged for each lease wanted, at least a screenful.
+/// Rows of the attention table that are judged for each lease wanted, and at least.
 const NOTICED: i64 = 4;
-const NOTICED_AT_LEAST: i64 = 200;
+const NOTICED_AT_LEAST: i64 = 1_000;
+/// How often one call looks at notes: what has piled up while nobody looked must not hide what is new.
+const MOST_LOOKS: u32 = 100;
 
 /// So many leases, at most, for one caller.
 pub struct ClaimJob {
@@ -136,6 +138,7 @@ struct Round {
     start: Uuid,
     wrapped: bool,
     attended: bool,
+    looks: u32,
     window: i64,
     examined: i64,
 }
@@ -198,6 +201,7 @@ impl Claims {
                 start: scan.after,
                 wrapped: false,
                 attended: !(watched && scan.sparse),
+                looks: 0,
                 window: FIRST_WINDOW,
                 examined: 0,
             }
@@ -210,11 +214,14 @@ impl Claims {
             let Some(look) = self.next_look(&mut round) else {
                 return Ok(());
             };
-            let leases = self.claim(look, wanted.min(MOST)).await?;
+            let (leases, more) = self.claim(look, wanted.min(MOST)).await?;
             let found = leases.len();
             let last = leases.iter().map(|lease| lease.machine()).max();
             self.hand_out(batch, leases);
             let Look::Window(after, window) = look else {
+                // As many notes as were asked for: there may be more, and the one that matters among them.
+                round.looks += 1;
+                round.attended = !more || round.looks >= MOST_LOOKS;
                 continue;
             };
             if !self.compiled.windowed {
@@ -346,7 +353,7 @@ impl Claims {
     }
 
     /// Claims once, over as many attempts as it takes.
-    async fn claim(&self, look: Look, limit: usize) -> Result<Vec<Arc<WorkLease>>> {
+    async fn claim(&self, look: Look, limit: usize) -> Result<(Vec<Arc<WorkLease>>, bool)> {
         let mut machine = Machine::new(self.pool.dialect().protocol(), Limits::default(), false);
         let mut action = machine.start();
         let started = Instant::now();
@@ -354,7 +361,7 @@ impl Claims {
         loop {
             let event = match action {
                 Action::Begin { .. } => match self.attempt(look, limit).await {
-                    Ok(leases) => return Ok(leases),
+                    Ok(claimed) => return Ok(claimed),
                     Err(error) => {
                         let held_up = matches!(&error, Error::Database(told)
                             if told.constraint.as_deref() == Some(EXCLUSION)
@@ -394,7 +401,8 @@ impl Claims {
         }
     }
 
-    async fn attempt(&self, look: Look, limit: usize) -> Result<Vec<Arc<WorkLease>>> {
+    /// What one attempt has leased, and whether there may be more notes than it has looked at.
+    async fn attempt(&self, look: Look, limit: usize) -> Result<(Vec<Arc<WorkLease>>, bool)> {
         self.session.check()?;
         let claim = Uuid::new_v4();
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -439,13 +447,16 @@ impl Claims {
         conn.take_doubtful_commit();
         let unanswered = outcome.is_err() && conn.broken;
         match outcome {
-            Ok(rows) if rows.is_empty() => {
+            Ok((_, rows)) if rows.is_empty() => {
                 self.session.lose(Loss::Gone);
                 Err(self
                     .session
                     .expired(&self.session.loss().unwrap_or(Loss::Gone)))
             }
-            Ok(rows) => Ok(self.leases(&rows)),
+            Ok((ahead, rows)) => {
+                let noticed = ahead.first().map_or(0, |row| row.get("noticed"));
+                Ok((self.leases(&rows), noticed > 0 && noticed >= window))
+            }
             Err(error) if unanswered => {
                 drop(checkout);
                 let unsettled = Unsettled { claim, server };
@@ -457,7 +468,7 @@ impl Claims {
                 if found.is_empty() {
                     Err(error)
                 } else {
-                    Ok(found)
+                    Ok((found, false))
                 }
             }
             // A table that a user's text wants is no matter of our schema.

@@ -333,7 +333,7 @@ impl Conn {
         self.checked(rows)
     }
 
-    /// Runs one statement or two as one transaction in one trip: `begin`, the statements, `commit`. The rows of the last.
+    /// Runs one statement or two as one transaction in one trip: `begin`, the statements, `commit`. The rows of each.
     ///
     /// After an error of a statement the transaction is rolled back. Any other error leaves open whether it was committed,
     /// and the connection broken. Preparing them, the first time, has `limit` for itself.
@@ -345,7 +345,7 @@ impl Conn {
         commit: &str,
         stop: S,
         limit: Duration,
-    ) -> Result<Vec<Row>>
+    ) -> Result<(Vec<Row>, Vec<Row>)>
     where
         S: Future<Output = Error>,
     {
@@ -363,8 +363,8 @@ impl Conn {
         let client = &self.client;
         let ahead = async {
             match &ahead {
-                Some((statement, params)) => client.query(statement, params).await.map(drop),
-                None => Ok(()),
+                Some((statement, params)) => client.query(statement, params).await,
+                None => Ok(Vec::new()),
             }
         };
         // Each is sent when it is first polled, so in this order.
@@ -392,7 +392,7 @@ impl Conn {
         let ahead = self.checked(ahead);
         let rows = self.checked(rows);
         let committed = self.checked(committed);
-        match ahead.and(rows).and_then(|rows| committed.map(|()| rows)) {
+        match ahead.and_then(|ahead| rows.and_then(|rows| committed.map(|()| (ahead, rows)))) {
             Ok(rows) => {
                 self.in_transaction = false;
                 Ok(rows)
