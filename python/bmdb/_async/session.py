@@ -343,13 +343,10 @@ class AsyncSession(Unique):
             hold = hold if hold is not None else process.max_hold
         else:
             name = name_of(process)
-        claims, core = connection._batches, connection._core
-        # Cancelled meanwhile, what the claim leases is given back by the core.
-        with Nesting(core):
-            claimed = await claims.claim_async(self._core, name, eligibility, limit)
+        core = connection._core
+        claimed = await self._claimed(name, eligibility, limit)
         if not claimed and await self._collect_if_due():
-            with Nesting(core):
-                claimed = await claims.claim_async(self._core, name, eligibility, limit)
+            claimed = await self._claimed(name, eligibility, limit)
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
         for lease in claimed:
@@ -359,6 +356,34 @@ class AsyncSession(Unique):
                 core.hold(lease, hold)
         return [AsyncWork(self, lease) for lease in claimed]
 
+    async def _claimed(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
+        connection = self._connection
+        # async only
+        with Nesting(connection._core):
+            claim = connection._batches.claim_async(self._core, name, eligibility, limit)
+            try:
+                return await claim
+            except asyncio.CancelledError as error:
+                if not claim.done() or claim.cancelled() or claim.exception() is not None:
+                    # What the claim leases is given back by the core.
+                    raise
+                cancelled = error
+        # Told in the same moment, the leases would be nobody's. Given back behind the caller, who is on its way out.
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_back(self._give_back(claim.result()))
+        raise cancelled
+        # end async only
+        # sync only
+        # with Nesting(connection._core):
+        #     return connection._batches.claim(self._core, name, eligibility, limit)
+        # end sync only
+
+    # async only
+    async def _give_back(self, leases: list[_core.Work]) -> None:
+        for lease in leases:
+            await AsyncWork(self, lease).cancel()
+
+    # end async only
     async def _lease_one(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> AsyncWork:
         return (await self._lease_eligible(process, eligibility, 1, hold))[0]
 

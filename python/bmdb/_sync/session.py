@@ -240,13 +240,10 @@ class Session(Unique):
             hold = hold if hold is not None else process.max_hold
         else:
             name = name_of(process)
-        claims, core = connection._batches, connection._core
-        # Cancelled meanwhile, what the claim leases is given back by the core.
-        with Nesting(core):
-            claimed = claims.claim(self._core, name, eligibility, limit)
+        core = connection._core
+        claimed = self._claimed(name, eligibility, limit)
         if not claimed and self._collect_if_due():
-            with Nesting(core):
-                claimed = claims.claim(self._core, name, eligibility, limit)
+            claimed = self._claimed(name, eligibility, limit)
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
         for lease in claimed:
@@ -255,6 +252,11 @@ class Session(Unique):
             if hold is not None:
                 core.hold(lease, hold)
         return [Work(self, lease) for lease in claimed]
+
+    def _claimed(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
+        connection = self._connection
+        with Nesting(connection._core):
+            return connection._batches.claim(self._core, name, eligibility, limit)
 
     def _lease_one(self, process: str | Process, eligibility: Eligibility, hold: float | None) -> Work:
         return self._lease_eligible(process, eligibility, 1, hold)[0]

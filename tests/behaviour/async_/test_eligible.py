@@ -15,6 +15,10 @@ import psycopg
 import pytest
 from tests.conftest import MakeMachines
 
+# async only
+from tests.processes import eventually_async
+
+# end async only
 import bmdb
 
 PROCESS = "UnitTest1"
@@ -432,6 +436,34 @@ class TestClaims:
         assert sum(isinstance(work, bmdb.NothingToDo) for work in works) == 10
         claims = sql.execute("SELECT count(DISTINCT claim_id) FROM work").fetchone()
         assert claims is not None and claims[0] < 50, "they must not each have made a claim of their own"
+
+    async def test_a_call_that_is_cancelled_as_its_answer_comes_gives_its_lease_back(
+        self,
+        session: bmdb.AsyncSession,
+        machines: MakeMachines,
+        sql: Sql,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its future has been told by then, and only the call itself can know of the lease."""
+        machines(1)
+        batches = session.connection._batches
+
+        class Cancelling:
+            def claim_async(self, *given: Any) -> asyncio.Future[Any]:
+                future = batches.claim_async(*given)
+                future.add_done_callback(lambda _: call.cancel())
+                return future
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(batches, name)
+
+        monkeypatch.setattr(session.connection, "_batches", Cancelling())
+        call = asyncio.ensure_future(session.work(PROCESS, UNREPORTED))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        events = "SELECT event FROM work_history ORDER BY timestamp"
+        await eventually_async(lambda: sql.execute(events).fetchall() == [("Started",), ("Canceled",)])
+        assert sql.execute("SELECT FROM work").fetchall() == []
 
     async def test_a_call_that_is_cancelled_gives_its_lease_back(
         self, session: bmdb.AsyncSession, machines: MakeMachines, sql: Sql

@@ -84,7 +84,7 @@ pub struct Claims {
     watched: Mutex<(bool, Option<Instant>)>,
     scan: Mutex<Scan>,
     unsettled: Mutex<Vec<Unsettled>>,
-    /// Leases whose callers were gone.
+    /// Leases whose callers were gone. They are only ever given back: what came of an attempt to do so may be unknown.
     spare: Mutex<Vec<Arc<WorkLease>>>,
 }
 
@@ -137,6 +137,7 @@ enum Look {
 struct Round {
     start: Uuid,
     wrapped: bool,
+    watched: bool,
     attended: bool,
     looks: u32,
     window: i64,
@@ -191,8 +192,6 @@ impl Claims {
     async fn claim_all(&self, batch: &mut Batch<Self>) -> Result<()> {
         self.session.check()?;
         self.settle_left_over().await?;
-        let spare = std::mem::take(&mut *lock(&self.spare));
-        self.hand_out(batch, spare);
         let watched = self.is_watched().await?;
         let mut round = {
             let mut scan = lock(&self.scan);
@@ -200,6 +199,7 @@ impl Claims {
             Round {
                 start: scan.after,
                 wrapped: false,
+                watched,
                 attended: !(watched && scan.sparse),
                 looks: 0,
                 window: FIRST_WINDOW,
@@ -299,11 +299,16 @@ impl Claims {
         let first = scan.first.is_some() && round.examined < FIRST_ROUND;
         let whole = first || scan.fleet.is_some_and(|fleet| fleet <= FIRST_WINDOW);
         let window = if whole {
-            round.window
+            Some(round.window)
         } else {
-            scan.budget.allows(round.window)?
+            scan.budget.allows(round.window)
         };
-        Some(Look::Window(scan.after, window))
+        match window {
+            Some(window) => Some(Look::Window(scan.after, window)),
+            // A claim that may not go through ids looks at what has been noticed, at least.
+            None if round.watched && round.looks == 0 => Some(Look::Attention),
+            None => None,
+        }
     }
 
     async fn window_end(&self, after: Uuid, window: i64) -> Result<(i64, Option<Uuid>)> {
@@ -464,7 +469,8 @@ impl Claims {
                     lock(&self.unsettled).push(unsettled);
                     return Err(error);
                 }
-                let found = self.settle(&unsettled, &error).await?;
+                let settled = self.settle(&unsettled, &error).await;
+                let found = settled.inspect_err(|_| lock(&self.unsettled).push(unsettled))?;
                 if found.is_empty() {
                     Err(error)
                 } else {
@@ -512,19 +518,21 @@ impl Claims {
         Ok(self.leases(&rows))
     }
 
+    /// What cannot be found out now is tried again later, and goes with the session at the latest.
     async fn settle_left_over(&self) -> Result<()> {
-        loop {
-            let Some(unsettled) = lock(&self.unsettled).pop() else {
-                return Ok(());
-            };
+        let left_over = std::mem::take(&mut *lock(&self.unsettled));
+        for unsettled in left_over {
             match self.settle(&unsettled, &Error::Interrupted).await {
                 Ok(leases) => lock(&self.spare).extend(leases),
                 Err(error) => {
                     lock(&self.unsettled).push(unsettled);
-                    return Err(error);
+                    if matches!(error, Error::Interrupted) {
+                        return Err(error);
+                    }
                 }
             }
         }
+        Ok(())
     }
 
     /// Cancels leases whose callers are gone.
@@ -554,7 +562,7 @@ impl Claims {
         };
         match canceled.await {
             Ok(_) => ends.iter_mut().for_each(crate::work::End::done),
-            // They go with the session at the latest; the next claim hands them out before that.
+            // Tried again with the next claim; they go with the session at the latest.
             Err(error) => {
                 ends.iter_mut().for_each(|end| end.failed(&error));
                 lock(&self.spare).extend(spare);

@@ -99,7 +99,7 @@ impl Runner for Ends {
     }
 
     async fn run(&self, batch: &mut Batch<Self>) -> Result<()> {
-        let mut size = batch.entries.len();
+        let (mut size, mut singly) = (batch.entries.len(), false);
         while !batch.entries.is_empty() {
             refuse_expired(batch);
             let size_now = size.min(batch.entries.len());
@@ -118,14 +118,19 @@ impl Runner for Ends {
                         };
                         batch.tell(entry, outcome);
                     }
-                    size = batch.entries.len();
+                    size = if singly { 1 } else { batch.entries.len() };
                 }
-                Settled::Apart if size_now > 1 => size = size_now / 2,
-                Settled::Apart => {
+                Settled::Apart => size = size_now / 2,
+                // One by one: whoever is locked costs the others one wait, and not one for each halving.
+                Settled::HeldUp if size_now > 1 => {
+                    size = 1;
+                    singly = true;
+                }
+                Settled::HeldUp => {
                     if let Some(entry) = batch.entries.pop_front() {
                         batch.send_home(entry);
                     }
-                    size = batch.entries.len();
+                    size = 1;
                 }
             }
         }
@@ -135,10 +140,12 @@ impl Runner for Ends {
     fn orphaned(&self, _: Result<()>) {}
 }
 
-/// What a group came to: an error or none for each of its members, or that it has to be taken apart; one alone goes home.
+/// What a group came to: an error or none for each of its members, or that it has to be taken apart; one that is held up
+/// alone goes home.
 enum Settled {
     All(Vec<Option<Error>>),
     Apart,
+    HeldUp,
 }
 
 fn refuse_expired(batch: &mut Batch<Ends>) {
@@ -184,7 +191,7 @@ impl Ends {
                             return Err(error);
                         }
                         if held_up && !alone {
-                            return Ok(Settled::Apart);
+                            return Ok(Settled::HeldUp);
                         }
                         if server.is_none() && failure == Failure::Permanent {
                             return Ok(if size > 1 {
@@ -285,11 +292,15 @@ impl Ends {
 
     async fn judged(
         &self,
-        entries: &VecDeque<Entry<Ends>>,
+        entries: &mut VecDeque<Entry<Ends>>,
         size: usize,
         ended: &HashSet<i64>,
     ) -> Result<Settled> {
         let mut outcomes = Vec::with_capacity(size);
+        // Should a signal end the look at history, those that were ended just now must not be taken for lost.
+        for (entry, position) in entries.iter_mut().take(size).zip(1..) {
+            entry.job.unsure |= ended.contains(&position);
+        }
         for (entry, position) in entries.iter().take(size).zip(1..) {
             let done = match entry.job.unsure {
                 _ if ended.contains(&position) => Some(true),

@@ -190,10 +190,13 @@ impl Lanes {
             }
         }
         for (key, (shape, positions, jobs)) in groups {
-            let ended = self
-                .lane(key, shape)
-                .call_all(self.pool.drive(), jobs)
-                .await?;
+            let lane = self.lane(key, shape);
+            let ended = match lane.call_all(self.pool.drive(), jobs).await {
+                Ok(ended) => ended,
+                Err(error @ Error::Interrupted) => return Err(error),
+                // What befell one group must not hide that another is durable.
+                Err(error) => positions.iter().map(|_| Err(error.clone())).collect(),
+            };
             for (position, outcome) in positions.into_iter().zip(ended) {
                 outcomes[position] = Some(outcome);
             }
@@ -265,8 +268,9 @@ impl Lanes {
     #[must_use]
     pub fn known_ends(&self, ending: &Ending, changes: &[Change]) -> Option<Arc<Coalescer<Ends>>> {
         let key = shape_key(ending.query().name, changes);
-        self.fresh(&key)?;
-        lock(&self.ends).get(&key).cloned()
+        let shape = self.fresh(&key)?;
+        let known = lock(&self.ends).get(&key).cloned();
+        known.filter(|lane| *lane.runner.shape() == shape)
     }
 
     async fn claim_lane(
