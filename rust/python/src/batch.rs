@@ -107,6 +107,19 @@ impl Eligibility {
         self.declared.eligibility.sql.as_deref()
     }
 
+    /// For pickle and copy.
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        (
+            self.having.clone_ref(py),
+            self.lacking.clone_ref(py),
+            self.r#where(),
+            self.params.clone_ref(py),
+            self.order_by(),
+            self.sql(),
+        )
+            .into_pyobject(py)
+    }
+
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other
             .cast::<Eligibility>()
@@ -186,6 +199,11 @@ impl Change {
             .as_ref()
             .map(|values| Ok(values.bind(py).copy()?.unbind()))
             .transpose()
+    }
+
+    /// For pickle and copy.
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        (self.tag(), self.values(py)?).into_pyobject(py)
     }
 
     fn __repr__(&self) -> String {
@@ -269,11 +287,17 @@ impl Batches {
         eligibility: &Eligibility,
         limit: usize,
     ) -> PyResult<Py<PyAny>> {
-        let claim = self
-            .core
-            .lanes()
-            .claim(session.state(), process, &eligibility.declared, limit);
+        let (lanes, declared) = (self.core.lanes(), &eligibility.declared);
+        let claim = lanes.claim(session.state(), process, declared, limit);
         let leases = drive::run(py, claim)?;
+        // What a handler raises that was held up by the call would make the caller lose what it returns.
+        if let Err(raised) = py.check_signals() {
+            if let Some(lane) = lanes.known_claims(session.state(), process, declared) {
+                lane.runner.orphaned(Ok(leases));
+                drop(drive::run(py, lane.runner.give_back()));
+            }
+            return Err(raised);
+        }
         works(py, leases)
     }
 

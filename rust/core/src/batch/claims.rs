@@ -8,6 +8,7 @@
 //! new one, before COMMIT. If the answer is lost, that backend is seen to be over, and what the claim has leased is found again by
 //! the id that its client gave it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::retired;
+use super::retire::{retired, still_open};
 use super::sweep::{FIRST_ROUND, FIRST_WINDOW, LARGEST_WINDOW, Scan};
 use crate::dialect::Dialect;
 use crate::eligibility::Compiled;
@@ -84,6 +85,7 @@ pub struct Claims {
     watched: Mutex<(bool, Option<Instant>)>,
     scan: Mutex<Scan>,
     unsettled: Mutex<Vec<Unsettled>>,
+    stale: AtomicBool,
     /// Leases whose callers were gone. They are only ever given back: what came of an attempt to do so may be unknown.
     spare: Mutex<Vec<Arc<WorkLease>>>,
 }
@@ -107,8 +109,15 @@ impl Claims {
             watched: Mutex::new((false, None)),
             scan: Mutex::new(Scan::new(Uuid::new_v4())),
             unsettled: Mutex::new(Vec::new()),
+            stale: AtomicBool::new(false),
             spare: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Whether its statement has met a table or a column that is not there any more.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 
     /// Whether it has leases to give back, or to find.
@@ -431,6 +440,7 @@ impl Claims {
         let stop = until_lost(Some(self.session.clone()), None);
         let mut checkout = self.pool.checkout_unless(stop, Some(trusted)).await?;
         let conn = checkout.conn();
+        still_open(conn).await?;
         let server = conn.server().clone();
         // A look that goes on for long is a claim by SQL of the user's; a dead link is noticed within its limit.
         let limit = if self.compiled.windowed {
@@ -476,6 +486,18 @@ impl Claims {
                 } else {
                     Ok((found, false))
                 }
+            }
+            Err(error)
+                if error
+                    .sqlstate()
+                    .is_some_and(|state| state.starts_with("42")) =>
+            {
+                self.stale.store(true, Ordering::Release);
+                Err(if self.compiled.users {
+                    error
+                } else {
+                    explain_missing_schema(error)
+                })
             }
             // A table that a user's text wants is no matter of our schema.
             Err(error) if self.compiled.users => Err(error),

@@ -7,10 +7,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::retired;
+use super::retire::{retired, still_open};
 use crate::error::{Error, Result, TransactionId};
 use crate::migrate::explain_missing_schema;
 use crate::pool::{Pool, STEP_LIMIT, Server};
@@ -61,6 +62,7 @@ pub struct Ends {
     /// Where those end that have to.
     patient: Arc<Pool>,
     shape: Arc<Shape>,
+    stale: AtomicBool,
 }
 
 impl Ends {
@@ -71,7 +73,14 @@ impl Ends {
             pool,
             patient,
             shape,
+            stale: AtomicBool::new(false),
         }
+    }
+
+    /// Whether its statement did not fit the tags or the values: they may have been altered.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 }
 
@@ -267,6 +276,7 @@ impl Ends {
         if alone {
             conn.plain().await.map_err(|error| (error, None))?;
         }
+        still_open(conn).await.map_err(|error| (error, None))?;
         let server = conn.server().clone();
         let never = std::future::pending();
         let rows = conn
@@ -285,6 +295,13 @@ impl Ends {
             Ok(rows) => Ok(rows.iter().map(|row| row.get("position")).collect()),
             Err(error) => {
                 let unanswered = conn.broken;
+                if matches!(error, Error::Value { .. })
+                    || error
+                        .sqlstate()
+                        .is_some_and(|state| state.starts_with("42"))
+                {
+                    self.stale.store(true, Ordering::Release);
+                }
                 Err((explain_missing_schema(error), unanswered.then_some(server)))
             }
         }

@@ -127,6 +127,12 @@ impl Lanes {
 
     /// A statement that the catalogue has been asked about not long ago: tags may be altered.
     fn fresh(&self, key: &str) -> Option<Arc<Shape>> {
+        let stale = lock(&self.ends)
+            .get(key)
+            .is_some_and(|lane| lane.runner.is_stale());
+        if stale {
+            return None;
+        }
         let shapes = lock(&self.shapes);
         let (shape, asked) = shapes.get(key)?;
         (asked.elapsed() < SHAPE_AGE).then(|| shape.clone())
@@ -208,6 +214,7 @@ impl Lanes {
         let mut ends = lock(&self.ends);
         if let Some(lane) = ends.get(&key)
             && *lane.runner.shape() == shape
+            && !lane.runner.is_stale()
         {
             return lane.clone();
         }
@@ -261,7 +268,8 @@ impl Lanes {
         declared: &Declared,
     ) -> Option<Arc<Coalescer<Claims>>> {
         let key = lane_key(session, process, declared);
-        lock(&self.claims).get(&key).cloned()
+        let known = lock(&self.claims).get(&key).cloned();
+        known.filter(|lane| !lane.runner.is_stale())
     }
 
     /// The queue of such ends, if there has been one before.
@@ -293,6 +301,10 @@ impl Lanes {
         let mut lanes = lock(&self.claims);
         // Those of sessions that are gone will not be asked again.
         lanes.retain(|_, lane| lane.runner.session().loss().is_none());
+        if lanes.get(&key).is_some_and(|lane| lane.runner.is_stale()) {
+            // What it owes goes with the session.
+            lanes.remove(&key);
+        }
         if lanes.len() >= LANES_KEPT {
             lanes.retain(|_, lane| !lane.is_idle() || lane.runner.owes());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::pool::{Pool, Server};
+use crate::pool::{Conn, Pool, Server};
 use crate::queries;
 use crate::value::Param;
 
@@ -38,5 +38,16 @@ pub(super) async fn retired(pool: &Arc<Pool>, server: &Server, limit: Duration) 
         }
         pool.drive().sleep(pause.min(left)).await?;
         pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Fails when the server has hung up before anything was sent: then there is nothing to find out about.
+pub(super) async fn still_open(conn: &mut Conn) -> Result<()> {
+    if conn.still_open().await? {
+        Ok(())
+    } else {
+        Err(Error::ConnectionFailed(
+            "the server closed the connection before anything was sent".to_owned(),
+        ))
     }
 }
