@@ -8,6 +8,8 @@
 //! new one, before COMMIT. If the answer is lost, that backend is seen to be over, and what the claim has leased is found again by
 //! the id that its client gave it.
 
+mod owed;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,11 +18,11 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::{retired, still_open};
+use super::retire::still_open;
 use super::sweep::{FIRST_ROUND, FIRST_WINDOW, LARGEST_WINDOW, Scan};
 use crate::dialect::Dialect;
 use crate::eligibility::Compiled;
-use crate::error::{Error, Result, TransactionId};
+use crate::error::{Error, Result};
 use crate::lease::Loss;
 use crate::migrate::explain_missing_schema;
 use crate::pool::{Pool, STEP_LIMIT, Server};
@@ -29,9 +31,9 @@ use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
 use crate::session::SessionState;
 use crate::settle::Claimed;
 use crate::sqlstate;
-use crate::transaction::{ambiguous, until_lost, uuid};
+use crate::transaction::{until_lost, uuid};
 use crate::value::Param;
-use crate::work::{Ending, WorkLease, ending_params};
+use crate::work::WorkLease;
 
 /// How long to rely on what was told about triggers.
 const WATCH_PAUSE: Duration = Duration::from_secs(10);
@@ -519,78 +521,6 @@ impl Claims {
             Some(lease)
         };
         rows.iter().filter_map(lease).collect()
-    }
-
-    /// What a claim has leased whose answer was lost.
-    async fn settle(&self, unsettled: &Unsettled, cause: &Error) -> Result<Vec<Arc<WorkLease>>> {
-        let limit = self.session.trusted_for().max(Duration::from_secs(2));
-        if !retired(&self.pool, &unsettled.server, limit).await? {
-            return Err(ambiguous(&cause.to_string(), &TransactionId::default()));
-        }
-        let params = [
-            uuid(self.session.id()),
-            Param::Text(self.process.clone()),
-            uuid(unsettled.claim),
-        ];
-        let mut checkout = self.pool.checkout().await?;
-        let rows = checkout
-            .conn()
-            .query(queries::CLAIM_LEASED.sql, &params)
-            .await?;
-        Ok(self.leases(&rows))
-    }
-
-    /// What cannot be found out now is tried again later, and goes with the session at the latest.
-    async fn settle_left_over(&self) -> Result<()> {
-        let left_over = std::mem::take(&mut *lock(&self.unsettled));
-        for unsettled in left_over {
-            match self.settle(&unsettled, &Error::Interrupted).await {
-                Ok(leases) => lock(&self.spare).extend(leases),
-                Err(error) => {
-                    lock(&self.unsettled).push(unsettled);
-                    if matches!(error, Error::Interrupted) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Cancels leases whose callers are gone.
-    pub async fn give_back(&self) -> Result<()> {
-        let spare = std::mem::take(&mut *lock(&self.spare));
-        let mut ends = Vec::with_capacity(spare.len());
-        for lease in &spare {
-            if let Ok(mut end) = lease.end(Ending::Cancel)
-                && end.begin().is_ok()
-            {
-                ends.push(end);
-            }
-        }
-        if ends.is_empty() {
-            return Ok(());
-        }
-        let given: Vec<(&WorkLease, &Ending)> = ends
-            .iter()
-            .map(|end| (end.work().as_ref(), end.ending()))
-            .collect();
-        let params = ending_params(&given, &[], false, false);
-        let canceled = async {
-            let mut checkout = self.pool.checkout().await?;
-            let conn = checkout.conn();
-            conn.plain().await?;
-            conn.query(queries::WORK_CANCEL.sql, &params).await
-        };
-        match canceled.await {
-            Ok(_) => ends.iter_mut().for_each(crate::work::End::done),
-            // Tried again with the next claim; they go with the session at the latest.
-            Err(error) => {
-                ends.iter_mut().for_each(|end| end.failed(&error));
-                lock(&self.spare).extend(spare);
-            }
-        }
-        Ok(())
     }
 }
 

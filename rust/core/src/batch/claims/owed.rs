@@ -1,0 +1,90 @@
+//! What claims owe: leases of which nobody knows, and leases that nobody waits for any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::retire::retired;
+use super::{Claims, Unsettled, lock};
+use crate::error::{Error, Result, TransactionId};
+use crate::queries;
+use crate::transaction::{ambiguous, uuid};
+use crate::value::Param;
+use crate::work::{Ending, WorkLease, ending_params};
+
+impl Claims {
+    /// What a claim has leased whose answer was lost.
+    pub(super) async fn settle(
+        &self,
+        unsettled: &Unsettled,
+        cause: &Error,
+    ) -> Result<Vec<Arc<WorkLease>>> {
+        let limit = self.session.trusted_for().max(Duration::from_secs(2));
+        if !retired(&self.pool, &unsettled.server, limit).await? {
+            return Err(ambiguous(&cause.to_string(), &TransactionId::default()));
+        }
+        let params = [
+            uuid(self.session.id()),
+            Param::Text(self.process.clone()),
+            uuid(unsettled.claim),
+        ];
+        let mut checkout = self.pool.checkout().await?;
+        let rows = checkout
+            .conn()
+            .query(queries::CLAIM_LEASED.sql, &params)
+            .await?;
+        Ok(self.leases(&rows))
+    }
+
+    /// What cannot be found out now is tried again later, and goes with the session at the latest.
+    pub(super) async fn settle_left_over(&self) -> Result<()> {
+        let left_over = std::mem::take(&mut *lock(&self.unsettled));
+        for unsettled in left_over {
+            match self.settle(&unsettled, &Error::Interrupted).await {
+                Ok(leases) => lock(&self.spare).extend(leases),
+                Err(error) => {
+                    lock(&self.unsettled).push(unsettled);
+                    if matches!(error, Error::Interrupted) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels leases whose callers are gone.
+    pub async fn give_back(&self) -> Result<()> {
+        let spare = std::mem::take(&mut *lock(&self.spare));
+        let mut ends = Vec::with_capacity(spare.len());
+        for lease in &spare {
+            if let Ok(mut end) = lease.end(Ending::Cancel)
+                && end.begin().is_ok()
+            {
+                ends.push(end);
+            }
+        }
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let given: Vec<(&WorkLease, &Ending)> = ends
+            .iter()
+            .map(|end| (end.work().as_ref(), end.ending()))
+            .collect();
+        let params = ending_params(&given, &[], false, false);
+        let canceled = async {
+            let mut checkout = self.pool.checkout().await?;
+            let conn = checkout.conn();
+            conn.plain().await?;
+            conn.query(queries::WORK_CANCEL.sql, &params).await
+        };
+        match canceled.await {
+            Ok(_) => ends.iter_mut().for_each(crate::work::End::done),
+            // Tried again with the next claim; they go with the session at the latest.
+            Err(error) => {
+                ends.iter_mut().for_each(|end| end.failed(&error));
+                lock(&self.spare).extend(spare);
+            }
+        }
+        Ok(())
+    }
+}
