@@ -111,7 +111,9 @@ class TestEnd:
         work = session.work("{PROCESS}", lambda _: arguments)
         print("holding", patient.uuid, flush=True)
         hold_the_gil(9)
-        print("let go", patient.expired, work.state, flush=True)
+        # In one piece: the log is written to the same place at the same moment.
+        sys.stdout.write(f"let go {{patient.expired}} {{work.state}}\\n")
+        sys.stdout.flush()
         try:
             work.finish()
         except bmdb.SessionExpiredError as error:
