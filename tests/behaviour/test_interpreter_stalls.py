@@ -255,7 +255,8 @@ def test_an_exit_is_clean_and_quick(database: str, spawn: Spawn, way: str) -> No
         assert worker.wait(30) == 0, worker.errors
         seconds = time.time() - float(worker.expect("leaving").split()[1])
         assert worker.errors == []
-        assert seconds < 3, f"{seconds:.1f} s"
+        # Each step of the exit waits for the GIL behind two threads that hold it for 20 ms at a time.
+        assert seconds < (6 if way == "greedy" else 3), f"{seconds:.1f} s"
 
 
 @pytest.mark.parametrize("which", ["warn_stall", "max_stall"])
