@@ -161,7 +161,8 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                 );
             }
             Change::Set { values, .. } => {
-                let [mut into, mut from, mut update, mut change]: [String; 4] = Default::default();
+                let (mut into, mut from, mut update) =
+                    (String::new(), String::new(), String::new());
                 for (column, _) in values {
                     let position = positions[&(tag.table.as_str(), column.as_str())] + 1;
                     let column = quoted(column);
@@ -169,24 +170,17 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                     let _ = write!(from, ", ended.v{position}");
                     let comma = if update.is_empty() { "" } else { ", " };
                     let _ = write!(update, "{comma}{column} = excluded.{column}");
-                    let _ = write!(change, "{comma}{column} = ended.v{position}");
                 }
-                if update.is_empty() {
-                    let _ = write!(
-                        parts,
-                        ", set_{number} AS (INSERT INTO {table} (machine_id) \
-                         SELECT ended.machine_id FROM ended ORDER BY ended.machine_id ON CONFLICT (machine_id) DO NOTHING)"
-                    );
-                    continue;
-                }
-                // A tag that is there is updated: an insert would want values for all columns that must have one.
+                let action = if update.is_empty() {
+                    "NOTHING".to_owned()
+                } else {
+                    format!("UPDATE SET {update}")
+                };
                 let _ = write!(
                     parts,
-                    ", changed_{number} AS (UPDATE {table} AS t SET {change} FROM ended WHERE t.machine_id = ended.machine_id), \
-                     set_{number} AS (INSERT INTO {table} (machine_id{into}) \
-                     SELECT ended.machine_id{from} FROM ended \
-                     WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.machine_id = ended.machine_id OFFSET 0) \
-                     ORDER BY ended.machine_id ON CONFLICT (machine_id) DO UPDATE SET {update})"
+                    ", set_{number} AS (INSERT INTO {table} (machine_id{into}) \
+                     SELECT ended.machine_id{from} FROM ended ORDER BY ended.machine_id \
+                     ON CONFLICT (machine_id) DO {action})"
                 );
             }
         }
