@@ -34,8 +34,8 @@ def eligible(
       machines.
     * `sql`: a whole query for a column `machine_id` in place of the others; it is judged in its own order, as a whole.
 
-    It is judged twice, before and after a machine is leased, so it must say the same both times: no look at bmdb's own
-    tables, no `random()`, no `LIMIT` that another lease would shift.
+    It is judged twice, before and after a machine is leased, so it must say the same both times: no `random()`, and no
+    `LIMIT` that another lease would shift. What looks at the table `work` is refused for that reason.
 
     Not part of it, since every claim sees to that: a machine that is leased for the process or for one that excludes
     it, in backoff, held by an operator, or in quarantine is not leased.

@@ -61,13 +61,15 @@ ELIGIBILITIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def fleet(server: Server, template: str) -> Iterator[str]:
-    """A database with a large fleet."""
+@pytest.fixture(scope="module", params=["large", "empty"])
+def fleet(request: pytest.FixtureRequest, server: Server, template: str) -> Iterator[str]:
+    """A database with a large fleet, or with none yet: a plan that is made then is kept while the fleet grows."""
     with server.temporary_database(template) as dsn:
         with psycopg.connect(dsn, autocommit=True) as filling:
-            filling.execute(FLEET)
-            filling.execute("ANALYZE")
+            if request.param == "large":
+                filling.execute(FLEET)
+            # Vacuumed too, since a table that never was is taken for ten pages.
+            filling.execute("VACUUM ANALYZE")
         yield dsn
 
 
@@ -117,6 +119,20 @@ def test_claims(planner: psycopg.Connection[Any], fleet: str, eligibility: bmdb.
     assert len(statements) == 4
     for statement in statements:
         assert whole_reads(planner, statement) == [], statement
+
+
+CHANGES = {
+    "set": [bmdb.set_tag("provided", provider="a", provider_id="b")],
+    "set one of several": [bmdb.set_tag("provided", provider_id="b")],
+    "clear": [bmdb.clear_tag("provided"), bmdb.clear_tag("hardware_report")],
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=list(CHANGES))
+def test_ends_with_changes(planner: psycopg.Connection[Any], fleet: str, changes: list[bmdb.Change]) -> None:
+    with bmdb.connect(fleet, component="test") as connection:
+        statement = connection._batches.end_statement("finish", changes)
+    assert whole_reads(planner, statement) == [], statement
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])

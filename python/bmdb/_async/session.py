@@ -28,7 +28,7 @@ from bmdb.background import given_back, outlasted
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.durations import positive_seconds
 from bmdb.eligibility import lease_limit
-from bmdb.errors import Error, NothingToDo, WorkConflictError, WorkStateError
+from bmdb.errors import AmbiguousCommitError, Error, NothingToDo, WorkConflictError, WorkStateError
 
 # async only
 from bmdb.guard import Leasing
@@ -344,9 +344,13 @@ class AsyncSession(Unique):
         else:
             name = name_of(process)
         core = connection._core
-        claimed = await self._claimed(name, eligibility, limit)
-        if not claimed and await self._collect_if_due():
+        try:
             claimed = await self._claimed(name, eligibility, limit)
+            if not claimed and await self._collect_if_due():
+                claimed = await self._claimed(name, eligibility, limit)
+        except AmbiguousCommitError as error:
+            error._ask(core)
+            raise
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
         for lease in claimed:
@@ -402,7 +406,7 @@ class AsyncSession(Unique):
             # async only
             future = asyncio.ensure_future(batches.end_many_async(ends))
             try:
-                return await asyncio.shield(future)
+                verdicts = await asyncio.shield(future)
             except asyncio.CancelledError:
                 if not future.cancelled():
                     # Each work's state tells how it ended.
@@ -410,11 +414,15 @@ class AsyncSession(Unique):
                 raise
             # end async only
             # sync only
-            # return batches.end_many(ends)
+            # verdicts = batches.end_many(ends)
             # end sync only
+        for verdict in verdicts:
+            if isinstance(verdict, AmbiguousCommitError):
+                verdict._ask(self._connection._core)
+        return verdicts
 
     def _finish_of(self, each: object) -> tuple[_core.Work, str, list[Change], None, None]:
-        work, *changes = each if isinstance(each, tuple) else (each,)
+        work, *changes = each if isinstance(each, tuple) and each else (each,)
         if not isinstance(work, AsyncWork):
             raise TypeError(f"finish_many takes works, or tuples that begin with one, not {type(work).__name__}")
         if work.session.connection is not self._connection:

@@ -23,7 +23,7 @@ from bmdb.background import given_back, outlasted
 
 # end async only
 from bmdb.callbacks import Nesting, ending_parts
-from bmdb.errors import Error, LeaseLostError, SessionExpiredError
+from bmdb.errors import AmbiguousCommitError, Error, LeaseLostError, SessionExpiredError
 
 # async only
 from bmdb.guard import Guard
@@ -259,6 +259,8 @@ class AsyncWork(Unique):
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
+        if isinstance(backoff, Change):
+            raise TypeError("changes come after the backoff: fail(cause, None, change) keeps work.backoff")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
         parts = (*changes, commit) if commit is not None else changes
@@ -362,16 +364,17 @@ class AsyncWork(Unique):
         core = self._session.connection._core
         own = connection is None and engine is None
         if own and commit is None and isolation is None and max_retries is None:
-            with Nesting(core):
-                # async only
-                try:
-                    await self._session._connection._batches.end_async(self._core, kind, changes, cause, backoff)
-                except asyncio.CancelledError as cancelled:
-                    raise await self._told(cancelled) from None
-                # end async only
-                # sync only
-                # self._session._connection._batches.end(self._core, kind, changes, cause, backoff)
-                # end sync only
+            batches = self._session._connection._batches
+            try:
+                with Nesting(core):
+                    await batches.end_async(self._core, kind, changes, cause, backoff)
+            # async only
+            except asyncio.CancelledError as cancelled:
+                raise await self._told(cancelled) from None
+            # end async only
+            except AmbiguousCommitError as error:
+                error._ask(core)
+                raise
             return
         if changes:
             with Nesting(core):

@@ -20,7 +20,7 @@ from bmdb._sync.work import Work
 from bmdb.callbacks import Nesting, check_callback, offered
 from bmdb.durations import positive_seconds
 from bmdb.eligibility import lease_limit
-from bmdb.errors import Error, NothingToDo, WorkConflictError, WorkStateError
+from bmdb.errors import AmbiguousCommitError, Error, NothingToDo, WorkConflictError, WorkStateError
 from bmdb.identity import Unique
 from bmdb.process import Process, eligibility_of, name_of
 
@@ -241,9 +241,13 @@ class Session(Unique):
         else:
             name = name_of(process)
         core = connection._core
-        claimed = self._claimed(name, eligibility, limit)
-        if not claimed and self._collect_if_due():
+        try:
             claimed = self._claimed(name, eligibility, limit)
+            if not claimed and self._collect_if_due():
+                claimed = self._claimed(name, eligibility, limit)
+        except AmbiguousCommitError as error:
+            error._ask(core)
+            raise
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
         for lease in claimed:
@@ -273,10 +277,14 @@ class Session(Unique):
         if not ends:
             return []
         with Nesting(self._connection._core):
-            return batches.end_many(ends)
+            verdicts = batches.end_many(ends)
+        for verdict in verdicts:
+            if isinstance(verdict, AmbiguousCommitError):
+                verdict._ask(self._connection._core)
+        return verdicts
 
     def _finish_of(self, each: object) -> tuple[_core.Work, str, list[Change], None, None]:
-        work, *changes = each if isinstance(each, tuple) else (each,)
+        work, *changes = each if isinstance(each, tuple) and each else (each,)
         if not isinstance(work, Work):
             raise TypeError(f"finish_many takes works, or tuples that begin with one, not {type(work).__name__}")
         if work.session.connection is not self._connection:

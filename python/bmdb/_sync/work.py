@@ -15,7 +15,7 @@ from bmdb._sync.foreign import foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb.callbacks import Nesting, ending_parts
-from bmdb.errors import Error, LeaseLostError, SessionExpiredError
+from bmdb.errors import AmbiguousCommitError, Error, LeaseLostError, SessionExpiredError
 from bmdb.identity import Unique
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ class Work(Unique):
         """
         if not isinstance(cause, str):
             raise TypeError(f"cause must be a str, not {type(cause).__name__}: str(error) makes one")
+        if isinstance(backoff, Change):
+            raise TypeError("changes come after the backoff: fail(cause, None, change) keeps work.backoff")
         if backoff is not None and not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff or None, not {type(backoff).__name__}")
         parts = (*changes, commit) if commit is not None else changes
@@ -320,8 +322,13 @@ class Work(Unique):
         core = self._session.connection._core
         own = connection is None and engine is None
         if own and commit is None and isolation is None and max_retries is None:
-            with Nesting(core):
-                self._session._connection._batches.end(self._core, kind, changes, cause, backoff)
+            batches = self._session._connection._batches
+            try:
+                with Nesting(core):
+                    batches.end(self._core, kind, changes, cause, backoff)
+            except AmbiguousCommitError as error:
+                error._ask(core)
+                raise
             return
         if changes:
             with Nesting(core):

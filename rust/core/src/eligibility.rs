@@ -283,7 +283,29 @@ fn check_text(what: &str, text: &str) -> Result<()> {
             "{what} has parentheses that do not match"
         )));
     }
+    if let Some(table) = leases_looked_at(text) {
+        return Err(invalid(&format!(
+            "{what} looks at {table}, where the lease itself stands by the time that it is judged again, so nothing would \
+             ever be leased: leave that out, every claim sees to leases, backoffs, losses and holds itself"
+        )));
+    }
     Ok(())
+}
+
+/// A table of leases that the text selects from.
+fn leases_looked_at(text: &str) -> Option<&'static str> {
+    let code = code(text).join(" ").to_ascii_lowercase();
+    let words: Vec<&str> = code
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.windows(2).find_map(|two| {
+        let table = two[1].rsplit('.').next().unwrap_or(two[1]);
+        let from = matches!(two[0], "from" | "join");
+        ["work", "work_token"]
+            .into_iter()
+            .find(|leases| from && *leases == table)
+    })
 }
 
 /// The parts of an SQL text outside strings, quoted names and comments.
@@ -352,6 +374,7 @@ mod tests {
                 name: name.to_owned(),
                 table: format!("machine_{name}"),
                 fields: vec![],
+                required: vec![],
             })
             .to_vec()
     }
@@ -411,6 +434,22 @@ mod tests {
         );
         assert!(refused(&|e| e.condition = Some(" ".to_owned())).contains("empty"));
         assert!(Eligibility::default().check().is_err());
+    }
+
+    #[test]
+    fn a_look_at_the_leases_themselves_is_refused() {
+        let refused = |sql: &str| {
+            check_text("sql", sql).is_err_and(|error| error.to_string().contains("looks at work"))
+        };
+        assert!(refused(
+            "SELECT machine_id FROM machines WHERE NOT EXISTS (SELECT 1 FROM work w)"
+        ));
+        assert!(refused(
+            "SELECT m.machine_id FROM machines m LEFT JOIN public.work USING (machine_id)"
+        ));
+        assert!(!refused(
+            "SELECT machine_id FROM work_orders WHERE work > 1 AND note <> 'from work'"
+        ));
     }
 
     #[test]

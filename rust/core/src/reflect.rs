@@ -21,9 +21,18 @@ pub async fn tags(pool: &Arc<Pool>) -> Result<Vec<Tag>> {
         let field: Option<(String, String)> = row
             .get::<_, Option<String>>("field")
             .map(|field| (field, row.get("field_type")));
+        let required = row.get::<_, Option<bool>>("required").unwrap_or(false);
+        let required = field
+            .iter()
+            .filter(|_| required)
+            .map(|field| field.0.clone());
         match tags.last_mut() {
-            Some(tag) if tag.table == table => tag.fields.extend(field),
+            Some(tag) if tag.table == table => {
+                tag.required.extend(required);
+                tag.fields.extend(field);
+            }
             _ => tags.push(Tag {
+                required: required.collect(),
                 name: table.strip_prefix("machine_").unwrap_or(&table).to_owned(),
                 table,
                 fields: field.into_iter().collect(),
@@ -86,6 +95,7 @@ mod tests {
             name: String::new(),
             table: table.to_owned(),
             fields: Vec::new(),
+            required: Vec::new(),
         };
         assert_eq!(
             holders(&[tag("machine_a"), tag("machine_\"; DROP")]),

@@ -14,6 +14,8 @@ pub struct Tag {
     pub table: String,
     /// Its columns besides `machine_id`, with their types, in the table's order.
     pub fields: Vec<(String, String)>,
+    /// Those of its columns that have no value by themselves and must have one.
+    pub required: Vec<String>,
 }
 
 /// An identifier as SQL text.
@@ -70,6 +72,9 @@ impl Change {
         }
     }
 }
+
+/// The machines that are to be ended, as the list that they come in: narrows a table down by its key before anything is joined.
+const THESE: &str = "ANY ($1::uuid[])";
 
 /// The statement that ends work and makes changes of one shape: for all ends that differ in their values only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,12 +162,12 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
             Change::Clear { .. } => {
                 let _ = write!(
                     parts,
-                    ", cleared_{number} AS (DELETE FROM {table} AS t USING ended WHERE t.machine_id = ended.machine_id)"
+                    ", cleared_{number} AS (DELETE FROM {table} AS t WHERE t.machine_id = {THESE} \
+                     AND EXISTS (SELECT 1 FROM ended WHERE ended.machine_id = t.machine_id OFFSET 0))"
                 );
             }
             Change::Set { values, .. } => {
-                let (mut into, mut from, mut update) =
-                    (String::new(), String::new(), String::new());
+                let [mut into, mut from, mut update, mut change]: [String; 4] = Default::default();
                 for (column, _) in values {
                     let position = positions[&(tag.table.as_str(), column.as_str())] + 1;
                     let column = quoted(column);
@@ -170,16 +175,32 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                     let _ = write!(from, ", ended.v{position}");
                     let comma = if update.is_empty() { "" } else { ", " };
                     let _ = write!(update, "{comma}{column} = excluded.{column}");
+                    let _ = write!(change, "{comma}{column} = ended.v{position}");
                 }
                 let action = if update.is_empty() {
                     "NOTHING".to_owned()
                 } else {
                     format!("UPDATE SET {update}")
                 };
+                // An insert wants a value for each column that must have one, even if it ends as an update: so where not
+                // all of them are named, a tag that is there is updated, and only one that is not is inserted.
+                let named = |required| values.iter().any(|(column, _)| column == required);
+                let absent = if tag.required.iter().all(named) || change.is_empty() {
+                    String::new()
+                } else {
+                    let _ = write!(
+                        parts,
+                        ", changed_{number} AS (UPDATE {table} AS t SET {change} FROM ended \
+                         WHERE t.machine_id = {THESE} AND t.machine_id IS NOT DISTINCT FROM ended.machine_id)"
+                    );
+                    format!(
+                        "WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.machine_id = ended.machine_id OFFSET 0) "
+                    )
+                };
                 let _ = write!(
                     parts,
                     ", set_{number} AS (INSERT INTO {table} (machine_id{into}) \
-                     SELECT ended.machine_id{from} FROM ended ORDER BY ended.machine_id \
+                     SELECT ended.machine_id{from} FROM ended {absent}ORDER BY ended.machine_id \
                      ON CONFLICT (machine_id) DO {action})"
                 );
             }
@@ -191,7 +212,7 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
         .replace("/*columns*/", &columns)
         .replace("/*changes*/", &parts);
     if single {
-        sql = alone(&sql);
+        sql = alone(&sql, given);
     }
     Ok(Shape {
         sql,
@@ -219,19 +240,25 @@ fn unlimited(kind: &str) -> String {
     format!("{name}{array}")
 }
 
-/// The same text for one lease, with plain values in place of arrays of them: an array of arrays would be taken apart
-/// wholly.
-fn alone(sql: &str) -> String {
+/// The same text for one lease, with plain values in place of arrays for the columns, which come after the first `given`
+/// parameters: an array of arrays would be taken apart wholly.
+fn alone(sql: &str, given: usize) -> String {
     let Some((head, rest)) = sql.split_once("unnest(") else {
         return sql.to_owned();
     };
     let Some((arguments, rest)) = rest.split_once(") WITH ORDINALITY") else {
         return sql.to_owned();
     };
-    let values: Vec<&str> = arguments
-        .split(", ")
-        .map(|argument| argument.strip_suffix("[]").unwrap_or(argument))
-        .collect();
+    let value = |argument: &str| {
+        let number = argument.trim_start_matches('$').split("::").next();
+        match number.and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) if number > given => {
+                argument.strip_suffix("[]").unwrap_or(argument).to_owned()
+            }
+            _ => format!("({argument})[1]"),
+        }
+    };
+    let values: Vec<String> = arguments.split(", ").map(value).collect();
     format!("{head}(VALUES ({}, 1::bigint)){rest}", values.join(", "))
 }
 
@@ -248,11 +275,13 @@ mod tests {
                 name: "odd\"one".to_owned(),
                 table: "machine_odd\"one".to_owned(),
                 fields: vec![field("a", "integer"), field("list", "text[]")],
+                required: vec!["list".to_owned()],
             },
             Tag {
                 name: "bare".to_owned(),
                 table: "machine_bare".to_owned(),
                 fields: vec![],
+                required: vec![],
             },
         ]
     }
@@ -292,10 +321,21 @@ mod tests {
         let shape = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["list", "a"])]).unwrap();
         assert!(shape.single);
         assert!(
-            shape.sql.contains("(VALUES ($1::uuid, $2::text[], $3::integer, 1::bigint)) AS u (machine_id, v1, v2, position)"),
+            shape.sql.contains("(VALUES (($1::uuid[])[1], $2::text[], $3::integer, 1::bigint)) AS u (machine_id, v1, v2, position)"),
             "{}",
             shape.sql
         );
+    }
+
+    #[test]
+    fn a_tag_that_is_there_needs_no_values_for_columns_that_are_not_named() {
+        let some = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["a"])]).unwrap();
+        assert!(
+            some.sql
+                .contains("UPDATE \"machine_odd\"\"one\" AS t SET \"a\" = ended.v1")
+        );
+        let all = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["a", "list"])]).unwrap();
+        assert!(!all.sql.contains("AS t SET"), "{}", all.sql);
     }
 
     #[test]

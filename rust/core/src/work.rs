@@ -232,7 +232,7 @@ pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Re
 }
 
 /// The parameters of ends of one kind, as `work/finish.sql` and its like take them, with the values of their changes. `single`:
-/// one end, as plain values in place of arrays. `marks`: whether they name their backend
+/// one end, whose changes are plain values in place of arrays. `marks`: whether they name their backend
 /// to collection, as a transaction must that stays open.
 #[must_use]
 pub(crate) fn ending_params(
@@ -269,16 +269,11 @@ pub(crate) fn ending_params(
         params.extend(failures.map(Param::Array));
     }
     for column in 0..values.first().map_or(0, |first| first.len()) {
-        params.push(Param::Array(
-            values.iter().map(|values| values[column].clone()).collect(),
-        ));
-    }
-    if single {
-        for param in &mut params {
-            if let Param::Array(items) = param {
-                *param = items.pop().unwrap_or(Param::Null);
-            }
-        }
+        let mut of_each = values.iter().map(|values| values[column].clone());
+        params.push(match of_each.next() {
+            Some(only) if single => only,
+            first => Param::Array(first.into_iter().chain(of_each).collect()),
+        });
     }
     params
 }

@@ -376,6 +376,18 @@ impl Batches {
         ))
     }
 
+    /// The statement of such an end with these changes.
+    fn end_statement(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        changed: Vec<Bound<'_, Change>>,
+    ) -> PyResult<String> {
+        let (query, changed) = (of_kind(kind)?, changes(&changed));
+        let shape = drive::run(py, self.core.lanes().shape(query, &changed))?;
+        Ok(shape.1.sql.clone())
+    }
+
     /// Gets ready to make these changes at an end of this kind with a callback.
     fn prepare(&self, py: Python<'_>, kind: &str, changed: Vec<Bound<'_, Change>>) -> PyResult<()> {
         let (query, changed) = (of_kind(kind)?, changes(&changed));

@@ -123,6 +123,22 @@ class TestChanges:
         await work.finish(set_tag("done", how=None))
         assert tagged(sql) == {machine: [None, "abc", None, 0]}
 
+    async def test_one_column_of_several_that_must_have_values(
+        self, session: bmdb.AsyncSession, machines: MakeMachines, sql: Sql
+    ) -> None:
+        """A tag that is there already needs no values for the others; one that is not, does."""
+        there, _ = machines(2)
+        sql.execute(
+            "INSERT INTO machine_provided (machine_id, provider, provider_id) VALUES (%s, 'Equinix', 'old')", [there]
+        )
+        work = await session.work(PROCESS, bmdb.eligible(having=("provided",)))
+        await work.finish(bmdb.set_tag("provided", provider_id="new"))
+        assert sql.execute("SELECT provider, provider_id FROM machine_provided").fetchall() == [("Equinix", "new")]
+        bare = await session.work(PROCESS, bmdb.eligible(lacking=("provided",)))
+        with pytest.raises(bmdb.DatabaseError, match="null value"):
+            await bare.finish(bmdb.set_tag("provided", provider_id="new"))
+        assert bare.state == "active"
+
     async def test_an_altered_column_is_noticed(
         self, session: bmdb.AsyncSession, machines: MakeMachines, sql: Sql
     ) -> None:

@@ -119,6 +119,22 @@ class TestChanges:
         work.finish(set_tag("done", how=None))
         assert tagged(sql) == {machine: [None, "abc", None, 0]}
 
+    def test_one_column_of_several_that_must_have_values(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql
+    ) -> None:
+        """A tag that is there already needs no values for the others; one that is not, does."""
+        there, _ = machines(2)
+        sql.execute(
+            "INSERT INTO machine_provided (machine_id, provider, provider_id) VALUES (%s, 'Equinix', 'old')", [there]
+        )
+        work = session.work(PROCESS, bmdb.eligible(having=("provided",)))
+        work.finish(bmdb.set_tag("provided", provider_id="new"))
+        assert sql.execute("SELECT provider, provider_id FROM machine_provided").fetchall() == [("Equinix", "new")]
+        bare = session.work(PROCESS, bmdb.eligible(lacking=("provided",)))
+        with pytest.raises(bmdb.DatabaseError, match="null value"):
+            bare.finish(bmdb.set_tag("provided", provider_id="new"))
+        assert bare.state == "active"
+
     def test_an_altered_column_is_noticed(self, session: bmdb.Session, machines: MakeMachines, sql: Sql) -> None:
         machines(1)
         sql.execute("CREATE TABLE machine_altered (machine_id uuid PRIMARY KEY REFERENCES machines, a int)")

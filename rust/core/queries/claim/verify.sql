@@ -26,8 +26,8 @@ WITH live AS MATERIALIZED (
     FROM work AS leased
     WHERE leased.session_id = $1 AND leased.claim_id = $3
 ), dropped AS (
-    DELETE FROM work AS w USING judged
-    WHERE judged.stays IS NOT TRUE AND w.machine_id = judged.machine_id AND w.process = $2::text
+    DELETE FROM work AS w
+    WHERE w.machine_id = ANY (ARRAY(SELECT machine_id FROM judged WHERE stays IS NOT TRUE)) AND w.process = $2::text
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, session_id, component, token)
     SELECT machine_id, $2::text, 'Started', $1::uuid, $4::text, token FROM judged WHERE stays

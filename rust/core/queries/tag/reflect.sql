@@ -1,7 +1,8 @@
 SELECT
     t.relname::text AS table_name,
     a.attname::text AS field,
-    format_type(a.atttypid, a.atttypmod) AS field_type
+    format_type(a.atttypid, a.atttypmod) AS field_type,
+    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
 FROM pg_class AS t
 JOIN pg_constraint AS pk ON pk.conrelid = t.oid AND pk.contype = 'p' AND array_length(pk.conkey, 1) = 1
 JOIN pg_attribute AS k ON k.attrelid = t.oid AND k.attnum = pk.conkey[1] AND k.attname = 'machine_id'

@@ -5,7 +5,9 @@ WITH wanted AS MATERIALIZED (
         AS u (machine_id, process, session_id, token, component, cause, wait, period/*names*/, position)
 ), ended AS (
     DELETE FROM work AS w USING wanted
-    WHERE w.machine_id = wanted.machine_id AND w.process = wanted.process
+    WHERE w.machine_id = ANY ($1::uuid[])
+        AND uuid_hash(w.machine_id) = uuid_hash(wanted.machine_id)
+        AND w.machine_id IS NOT DISTINCT FROM wanted.machine_id AND w.process IS NOT DISTINCT FROM wanted.process
         AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
     RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.cause, wanted.wait, wanted.period,
         wanted.position/*columns*/
@@ -22,8 +24,9 @@ WITH wanted AS MATERIALIZED (
     SELECT process, machine_id, until FROM backed_off
     WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = backed_off.process)
 ), recovered AS (
-    DELETE FROM work_loss AS l USING ended
-    WHERE l.machine_id = ended.machine_id AND l.process = ended.process AND l.quarantined_at IS NULL
+    DELETE FROM work_loss AS l
+    WHERE l.machine_id = ANY ($1::uuid[]) AND l.quarantined_at IS NULL
+        AND EXISTS (SELECT 1 FROM ended WHERE ended.machine_id = l.machine_id AND ended.process = l.process OFFSET 0)
 ), audited AS (
     INSERT INTO work_history (machine_id, process, event, failed_cause, session_id, component, token)
     SELECT machine_id, process, 'Failed', cause, session_id, component, token FROM ended

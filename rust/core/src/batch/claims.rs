@@ -225,7 +225,7 @@ impl Claims {
             let Some(look) = self.next_look(&mut round) else {
                 return Ok(());
             };
-            let (leases, more) = self.claim(look, wanted.min(MOST)).await?;
+            let (look, leases, more) = self.claim(look, wanted.min(MOST)).await?;
             let found = leases.len();
             let last = leases.iter().map(|lease| lease.machine()).max();
             self.hand_out(batch, leases);
@@ -369,7 +369,12 @@ impl Claims {
     }
 
     /// Claims once, over as many attempts as it takes.
-    async fn claim(&self, look: Look, limit: usize) -> Result<(Vec<Arc<WorkLease>>, bool)> {
+    /// Where it has looked in the end, what it has leased, and whether there may be more notes than it has looked at.
+    async fn claim(
+        &self,
+        mut look: Look,
+        limit: usize,
+    ) -> Result<(Look, Vec<Arc<WorkLease>>, bool)> {
         let mut machine = Machine::new(self.pool.dialect().protocol(), Limits::default(), false);
         let mut action = machine.start();
         let started = Instant::now();
@@ -377,11 +382,15 @@ impl Claims {
         loop {
             let event = match action {
                 Action::Begin { .. } => match self.attempt(look, limit).await {
-                    Ok(claimed) => return Ok(claimed),
+                    Ok((leases, more)) => return Ok((look, leases, more)),
                     Err(error) => {
                         let held_up = matches!(&error, Error::Database(told)
                             if told.constraint.as_deref() == Some(EXCLUSION)
                                 || told.sqlstate == sqlstate::LOCK_NOT_AVAILABLE);
+                        // Whoever is in the way there may stay for long.
+                        if let (true, Look::Window(_, window)) = (held_up, look) {
+                            look = Look::Window(Uuid::new_v4(), window);
+                        }
                         let failure = if held_up {
                             Failure::Retryable
                         } else {

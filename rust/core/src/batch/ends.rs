@@ -5,21 +5,21 @@
 //! failed for is alone. An end may be done twice without harm, since the lease with its token goes only once; so after a lost
 //! answer it is done again, and if the lease is gone by then, its event in history tells whether that was us.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::{retired, still_open};
-use crate::error::{Error, Result, TransactionId};
+use super::retire::{retired, still_open, unknown};
+use crate::error::{Error, Result};
 use crate::migrate::explain_missing_schema;
 use crate::pool::{Pool, STEP_LIMIT, Server};
 use crate::queries;
 use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
 use crate::sqlstate;
 use crate::tag::Shape;
-use crate::transaction::{ambiguous, uuid};
+use crate::transaction::uuid;
 use crate::value::Param;
 use crate::work::{End, Ending, WorkLease, ending_params};
 
@@ -29,8 +29,10 @@ const MOST: usize = 500;
 pub struct EndJob {
     end: End,
     values: Vec<Param>,
-    /// It was sent once already, and what came of that is not known.
+    /// It was sent already, and what came of that is not known.
     unsure: bool,
+    /// Who was sent it and did not answer.
+    unanswered: Vec<Arc<Server>>,
 }
 
 impl EndJob {
@@ -41,6 +43,7 @@ impl EndJob {
             end,
             values,
             unsure: false,
+            unanswered: Vec::new(),
         })
     }
 
@@ -82,9 +85,7 @@ impl Ends {
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
     }
-}
 
-impl Ends {
     /// Its statement.
     #[must_use]
     pub fn shape(&self) -> &Arc<Shape> {
@@ -181,7 +182,7 @@ impl Ends {
         let mut machine = Machine::new(self.pool.dialect().protocol(), Limits::default(), false);
         let mut action = machine.start();
         let started = Instant::now();
-        let mut last: Option<(Error, Option<Server>)> = None;
+        let mut last: Option<Error> = None;
         loop {
             let event = match action {
                 Action::Begin { .. } => match self.attempt(entries, size, alone).await {
@@ -190,11 +191,12 @@ impl Ends {
                         let failure = error.failure();
                         let held_up = error.sqlstate() == Some(sqlstate::LOCK_NOT_AVAILABLE)
                             || matches!(error, Error::TimedOut(_));
-                        if server.is_some() {
-                            entries
-                                .iter_mut()
-                                .take(size)
-                                .for_each(|e| e.job.unsure = true);
+                        let answered = server.is_none();
+                        if let Some(server) = server.map(Arc::new) {
+                            for entry in entries.iter_mut().take(size) {
+                                entry.job.unsure = true;
+                                entry.job.unanswered.push(server.clone());
+                            }
                         }
                         if matches!(error, Error::Interrupted) {
                             return Err(error);
@@ -202,14 +204,14 @@ impl Ends {
                         if held_up && !alone {
                             return Ok(Settled::HeldUp);
                         }
-                        if server.is_none() && failure == Failure::Permanent {
+                        if answered && failure == Failure::Permanent {
                             return Ok(if size > 1 {
                                 Settled::Apart
                             } else {
                                 self.given_up(entries, size, error).await?
                             });
                         }
-                        last = Some((error, server));
+                        last = Some(error);
                         Event::BeginFailed(if failure == Failure::Permanent {
                             Failure::Disconnected
                         } else {
@@ -222,21 +224,17 @@ impl Ends {
                     Event::Slept
                 }
                 Action::Finish(verdict) => {
-                    let (error, server) = last.take().unwrap_or((
-                        Error::ConnectionFailed("the end could not be sent".to_owned()),
-                        None,
-                    ));
-                    return match (server, verdict) {
-                        (Some(server), _) => self.looked_up(entries, size, &server, &error).await,
-                        (None, Verdict::Exhausted { attempts }) => {
-                            let error = Error::RetriesExhausted {
-                                attempts,
-                                last: Some(Box::new(error)),
-                            };
-                            self.given_up(entries, size, error).await
-                        }
-                        (None, _) => self.given_up(entries, size, error).await,
+                    let error = last.take().unwrap_or_else(|| {
+                        Error::ConnectionFailed("the end could not be sent".to_owned())
+                    });
+                    let error = match verdict {
+                        Verdict::Exhausted { attempts } => Error::RetriesExhausted {
+                            attempts,
+                            last: Some(Box::new(error)),
+                        },
+                        _ => error,
                     };
+                    return self.given_up(entries, size, error).await;
                 }
                 other => unreachable!("{other:?} comes after BEGIN"),
             };
@@ -334,50 +332,42 @@ impl Ends {
         Ok(Settled::All(outcomes))
     }
 
-    /// Nothing was sent, or what was sent is known to have failed; but an earlier attempt may have taken effect.
+    /// It cannot be done; but an attempt that was not answered may have taken effect, or still may until it is seen to be over.
     async fn given_up(
         &self,
         entries: &VecDeque<Entry<Ends>>,
         size: usize,
         error: Error,
     ) -> Result<Settled> {
+        let mut over: HashMap<usize, bool> = HashMap::new();
         let mut outcomes = Vec::with_capacity(size);
         for entry in entries.iter().take(size) {
-            outcomes.push(match entry.job.unsure {
-                false => Some(error.clone()),
-                true => match self.recorded(&entry.job.end).await? {
-                    Some(true) => None,
-                    // Of a session that is lost meanwhile nothing else can be said.
-                    Some(false) => {
-                        let session = entry.job.end.work().session();
-                        Some(session.check().err().unwrap_or_else(|| error.clone()))
+            let session = entry.job.end.work().session();
+            let mut all_over = true;
+            for server in &entry.job.unanswered {
+                all_over &= match over.get(&Arc::as_ptr(server).addr()) {
+                    Some(known) => *known,
+                    None => {
+                        let limit = session.trusted_for().max(Duration::from_secs(2));
+                        let known = retired(&self.pool, server, limit).await?;
+                        over.insert(Arc::as_ptr(server).addr(), known);
+                        known
                     }
-                    None => Some(unknown(&error)),
-                },
+                };
+            }
+            let recorded = match entry.job.unsure {
+                true => self.recorded(&entry.job.end).await?,
+                false => Some(false),
+            };
+            outcomes.push(match recorded {
+                Some(true) => None,
+                // Of a session that is lost meanwhile nothing else can be said.
+                Some(false) if all_over => {
+                    Some(session.check().err().unwrap_or_else(|| error.clone()))
+                }
+                _ => Some(unknown(&error)),
             });
         }
-        Ok(Settled::All(outcomes))
-    }
-
-    /// The last attempt was not answered: sees to it that it is over, and looks.
-    async fn looked_up(
-        &self,
-        entries: &VecDeque<Entry<Ends>>,
-        size: usize,
-        server: &Server,
-        error: &Error,
-    ) -> Result<Settled> {
-        let trusted = entries
-            .iter()
-            .take(size)
-            .map(|entry| entry.job.end.work().session().trusted_for())
-            .max()
-            .unwrap_or_default();
-        let limit = trusted.max(Duration::from_secs(2));
-        if retired(&self.pool, server, limit).await? {
-            return self.given_up(entries, size, error.clone()).await;
-        }
-        let outcomes = (0..size).map(|_| Some(unknown(error))).collect();
         Ok(Settled::All(outcomes))
     }
 
@@ -409,8 +399,4 @@ fn gone() -> Error {
         "the lease is gone: it was ended, or its session was given up; nothing was written"
             .to_owned(),
     )
-}
-
-fn unknown(error: &Error) -> Error {
-    ambiguous(&error.to_string(), &TransactionId::default())
 }

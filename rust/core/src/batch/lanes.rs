@@ -28,8 +28,7 @@ const CONNECTIONS: usize = 4;
 /// caller, on a connection of the pool.
 const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET lock_timeout = '100ms'; SET jit = off; \
-    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
-    SET enable_mergejoin = off";
+    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
 /// Queues and statements kept; beyond that those go that nobody uses, as when each call has parameters of its own.
 const LANES_KEPT: usize = 256;
 /// How long to rely on what the catalogue said of a tag.

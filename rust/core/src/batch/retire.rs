@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TransactionId};
 use crate::pool::{Conn, Pool, Server};
 use crate::queries;
 use crate::value::Param;
@@ -49,5 +49,16 @@ pub(super) async fn still_open(conn: &mut Conn) -> Result<()> {
         Err(Error::ConnectionFailed(
             "the server closed the connection before anything was sent".to_owned(),
         ))
+    }
+}
+
+/// The error for what was sent without a transaction whose id could be asked about.
+pub(super) fn unknown(cause: &Error) -> Error {
+    Error::AmbiguousCommit {
+        message: format!(
+            "it was sent, and what came of it could not be found out ({cause}): the machine's history tells once the \
+             server can be reached"
+        ),
+        transaction: TransactionId::default(),
     }
 }

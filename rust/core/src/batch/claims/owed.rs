@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::retire::retired;
+use super::super::retire::{retired, unknown};
 use super::{Claims, Unsettled, lock};
-use crate::error::{Error, Result, TransactionId};
+use crate::error::{Error, Result};
 use crate::queries;
-use crate::transaction::{ambiguous, uuid};
+use crate::transaction::uuid;
 use crate::value::Param;
 use crate::work::{Ending, WorkLease, ending_params};
 
@@ -20,7 +20,7 @@ impl Claims {
     ) -> Result<Vec<Arc<WorkLease>>> {
         let limit = self.session.trusted_for().max(Duration::from_secs(2));
         if !retired(&self.pool, &unsettled.server, limit).await? {
-            return Err(ambiguous(&cause.to_string(), &TransactionId::default()));
+            return Err(unknown(cause));
         }
         let params = [
             uuid(self.session.id()),
