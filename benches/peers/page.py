@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-import pygal
 from benches.peers.adapters import ours
 from benches.peers.contract import ENTRIES, Entry
 from benches.peers.expected import comparisons, starts
 from benches.peers.record import Record
 from benches.peers.takeover import LIMIT_SECONDS
 from benches.peers.versions import all_versions
-from benches.python.report import drawn, duration, number, table
+from benches.python.report import bars, drawn, duration, number, table
 from benches.python.rounds import Spread
-from pygal.style import Style
 
 MARKS = ("<!-- written by make bench-peers -->", "<!-- end of peers -->")
 RATIO_HEAD = ("What", "bmdb", "Compared with", "Result (median)", "Rounds between", "Expected", "Verdict")
@@ -147,26 +145,8 @@ throughput. What they promise differs, and a ratio without that says little: see
 def plot(record: Record, path: Path) -> None:
     """Bars of the median rates, as an SVG without scripts or references."""
     rates = sorted((statistics.median(values), name) for name, values in record.rates().items())
-    style = Style(
-        colors=("#1f6f8b", "#b0b7bd"),
-        background="white",
-        plot_background="white",
-        font_family="sans-serif",
-        label_font_size=12,
-    )
-    chart = pygal.HorizontalStackedBar(
-        style=style,
-        js=(),
-        no_prefix=True,
-        disable_xml_declaration=True,
-        width=900,
-        height=140 + 30 * len(rates),
-        title="Units a second, median (longer is better; contracts differ)",
-        print_values=True,
-        value_formatter=lambda value: number(value) if value else "",
-        truncate_label=-1,
-        legend_at_bottom=True,
-    )
+    title = "Units a second, median (longer is better; contracts differ)"
+    chart = bars(title, len(rates), ("#1f6f8b", "#b0b7bd"), number)
     chart.x_labels = [name for _, name in rates]
     chart.add("bmdb", _of(rates, True))
     chart.add("others", _of(rates, False))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pygal
 from pygal.style import Style
@@ -70,33 +70,36 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def plot(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Bars that show how much of its limit each median takes, as an SVG without scripts or references."""
-    limited = [comparison for comparison in reversed(comparisons) if comparison.limit is not None]
-    shares = [comparison.share for comparison in limited]
+def bars(
+    title: str, count: int, colors: tuple[str, str], shown: Callable[[float], str], **axis: Any
+) -> pygal.HorizontalStackedBar:
+    """An empty chart for so many bars, whose values are written as `shown` says; zero is not. `axis`: as pygal has it."""
     style = Style(
-        colors=("#1f6f8b", "#c0392b"),
-        background="white",
-        plot_background="white",
-        font_family="sans-serif",
-        label_font_size=12,
+        colors=colors, background="white", plot_background="white", font_family="sans-serif", label_font_size=12
     )
-    chart = pygal.HorizontalStackedBar(
+    return pygal.HorizontalStackedBar(
         style=style,
         js=(),
         no_prefix=True,
         disable_xml_declaration=True,
         width=900,
-        height=140 + 40 * len(limited),
-        title="How much of its limit each result takes (1.00 is the limit, shorter is better)",
+        height=140 + 35 * count,
+        title=title,
         print_values=True,
-        value_formatter=lambda value: f"{value:.2f}" if value else "",
+        value_formatter=lambda value: shown(value) if value else "",
         truncate_label=-1,
         legend_at_bottom=True,
-        range=(0, max(1.1, *shares)),
-        y_labels_major=[1.0],
-        y_labels=[0, 0.25, 0.5, 0.75, 1.0],
+        **axis,
     )
+
+
+def plot(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Bars that show how much of its limit each median takes, as an SVG without scripts or references."""
+    limited = [comparison for comparison in reversed(comparisons) if comparison.limit is not None]
+    shares = [comparison.share for comparison in limited]
+    title = "How much of its limit each result takes (1.00 is the limit, shorter is better)"
+    axis = {"range": (0, max(1.1, *shares)), "y_labels_major": [1.0], "y_labels": [0, 0.25, 0.5, 0.75, 1.0]}
+    chart = bars(title, len(limited), ("#1f6f8b", "#c0392b"), lambda value: f"{value:.2f}", **axis)
     chart.x_labels = [comparison.subject for comparison in limited]
     chart.add("within", [share if share <= 1 else None for share in shares])
     chart.add("beyond", [share if share > 1 else None for share in shares])
