@@ -73,7 +73,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def bars(
     title: str, count: int, colors: tuple[str, str], shown: Callable[[float], str], **axis: Any
 ) -> pygal.HorizontalStackedBar:
-    """An empty chart for so many bars, whose values are written as `shown` says; zero is not. `axis`: as pygal has it."""
+    """An empty chart for so many bars; `shown` writes their values, but not zero. `axis`: as pygal has it."""
     style = Style(
         colors=colors, background="white", plot_background="white", font_family="sans-serif", label_font_size=12
     )

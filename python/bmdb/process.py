@@ -98,6 +98,11 @@ class Process:
             (f"machine_{tag}", "DELETE") for tag in wanted.lacking
         ]
 
+    @property
+    def watcher(self) -> str:
+        """What tells this eligibility's notes from others' of the same process; empty where nothing is watched."""
+        return self.eligible.fingerprint if self.eligible is not None and self.watches else ""
+
     def __str__(self) -> str:
         return self.name
 

@@ -33,7 +33,7 @@ INSERT INTO work_token (machine_id, process, token) SELECT machine_id, 'UnitTest
 INSERT INTO work_loss (machine_id, process, losses, last_lost_at, quarantined_at)
     SELECT machine_id, 'UnitTest1', 3, now(), now() FROM machines LIMIT 2000;
 INSERT INTO work_hold (machine_id, process, owner, reason) SELECT machine_id, '', 'a', 'b' FROM machines LIMIT 2000;
-INSERT INTO work_attention (process, machine_id) SELECT 'UnitTest1', machine_id FROM machines;
+INSERT INTO work_attention (process, watcher, machine_id) SELECT 'UnitTest1', '', machine_id FROM machines;
 INSERT INTO work_history (machine_id, process, event) SELECT machine_id, 'UnitTest1', 'Started' FROM machines;
 """
 LARGE = {

@@ -30,14 +30,20 @@ class Watching(bmdb.Process):
     """A process as registration sees it with watches as the test wants them."""
 
     changes: Watch
+    number: int
 
-    def __init__(self, name: str, *changes: tuple[str, str], **settings: Any) -> None:
+    def __init__(self, name: str, *changes: tuple[str, str], number: int = 0, **settings: Any) -> None:
         super().__init__(name, **settings)
         object.__setattr__(self, "changes", changes)
+        object.__setattr__(self, "number", number)
 
     @property
     def watches(self) -> list[tuple[str, str]]:
         return list(self.changes)
+
+    @property
+    def watcher(self) -> str:
+        return f"{self.changes} {self.number}"
 
 
 START = Watching("Start", ("machine_provided", "INSERT"), ("machine_agent_started", "DELETE"))
@@ -50,7 +56,7 @@ def attention(sql: Sql) -> list[tuple[str, UUID]]:
 
 def watched(sql: Sql, *names: str) -> dict[str, bool]:
     text = WATCHED.replace("$1", "%s")
-    return dict(sql.execute(text, [list(names)]).fetchall())  # type: ignore[arg-type]
+    return {name: good for name, _, good, _ in sql.execute(text, [list(names)])}  # type: ignore[arg-type]
 
 
 def triggers(sql: Sql) -> set[tuple[str, str]]:
@@ -300,7 +306,7 @@ class TestRights:
         for begin in ("SET ROLE", "SET SESSION AUTHORIZATION"):
             sql.execute(f"{begin} {role}")  # type: ignore[arg-type]
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not lease"):
-                sql.execute("SELECT work_watch('{machine_provided}', '{INSERT}', 'A')")
+                sql.execute("SELECT work_watch('{machine_provided}', '{INSERT}', 'A', '', false)")
             sql.execute("RESET SESSION AUTHORIZATION")
             sql.execute("RESET ROLE")
         assert triggers(sql) == set()
@@ -366,7 +372,7 @@ class TestAttention:
     @staticmethod
     def attend(sql: Sql, session: bmdb.Session) -> list[UUID]:
         claim = uuid4()
-        psycopg.RawCursor(sql).execute(ATTEND, [session.uuid, "Start", claim, UUID(int=0), 100, 10])
+        psycopg.RawCursor(sql).execute(ATTEND, [session.uuid, "Start", claim, UUID(int=0), 100, 10, START.watcher])
         return [row[0] for row in sql.execute("SELECT machine_id FROM work WHERE claim_id = %s", [claim])]
 
     def test_a_machine_that_a_rival_holds_is_looked_at_again(
@@ -425,14 +431,76 @@ class TestSparseFleet:
     def test_old_notes_do_not_hide_a_new_one(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
         """Notes of what is not eligible pile up while nobody looks; one look takes a thousand."""
         sql.execute(
-            "INSERT INTO work_attention (process, machine_id, due)"
-            " SELECT 'Sparse', gen_random_uuid(), clock_timestamp() - interval '1 minute' FROM generate_series(1, 4000)"
+            "INSERT INTO work_attention (process, watcher, machine_id, due)"
+            " SELECT 'Sparse', %s, gen_random_uuid(), clock_timestamp() - interval '1 minute'"
+            " FROM generate_series(1, 4000)",
+            [self.SPARSE.watcher],
         )
         machine = rack[2_500]
         sql.execute(PROVIDE, [[machine]])
         work = session.work(self.SPARSE)
         assert work.machine == machine
         assert attention(sql) == []
+
+    def test_each_eligibility_has_its_own_notes(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql, connection: bmdb.Connection
+    ) -> None:
+        """Workers that share a process may ask for different machines: what one passes over is another's."""
+        rack = machines(5_000)
+
+        def of(provider: str) -> bmdb.Process:
+            eligible = bmdb.eligible(
+                having=("provided",),
+                lacking=("agent_started",),
+                where="machine_provided.provider = $1",
+                params=(provider,),
+            )
+            return bmdb.Process("Shared", eligible=eligible)
+
+        equinix, other = of("Equinix"), of("Other")
+        for process in (equinix, other):
+            with pytest.raises(bmdb.NothingToDo):
+                session.work(process)
+        sql.execute(PROVIDE, [[rack[2_500]]])
+        assert attention(sql) == [("Shared", rack[2_500])] * 2
+        with pytest.raises(bmdb.NothingToDo):
+            session.work(other)
+        assert attention(sql) == [("Shared", rack[2_500])]
+        assert session.work(equinix).machine == rack[2_500]
+        assert attention(sql) == []
+
+    def test_no_more_than_32_eligibilities_of_a_process_are_watched(
+        self, connection: bmdb.Connection, machines: MakeMachines, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One that is made anew for each call would cost a note for each, for ever."""
+        (machine,) = machines(1)
+        for number in range(34):
+            connection.register(Watching("Start", ("machine_provided", "INSERT"), number=number))
+        sql.execute(PROVIDE, [[machine]])
+        assert attention(sql) == [("Start", machine)] * 32
+        connection.register(START, replace=True)
+        assert sql.execute("SELECT DISTINCT watcher FROM process_watch").fetchall() == [(START.watcher,)]
+
+    def test_an_eligibility_that_nobody_has_any_more_makes_room(
+        self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql, database: str
+    ) -> None:
+        """Workers come with other parameters from release to release. Who still leases says so with his claims."""
+        (machine,) = machines(1)
+        first = bmdb.Process("Start", eligible=self.SPARSE.eligible)
+        with pytest.raises(bmdb.NothingToDo):
+            session.work(first)
+        for number in range(31):
+            connection.register(Watching("Start", ("machine_provided", "INSERT"), number=number))
+        sql.execute(PROVIDE, [[machine]])
+        sql.execute("UPDATE process_watch SET seen = now() - interval '25 h'")
+        with bmdb.connect(database, component="again") as again, again.start_session() as other:
+            assert other.work(first).machine == machine
+        renewed = "SELECT DISTINCT watcher FROM process_watch WHERE seen > now() - interval '1 h'"
+        assert sql.execute(renewed).fetchall() == [(first.watcher,)]
+        connection.register(START)
+        kept = {watcher for (watcher,) in sql.execute("SELECT watcher FROM process_watch")}
+        assert kept == {first.watcher, START.watcher}
+        assert {watcher for (watcher,) in sql.execute("SELECT watcher FROM work_attention")} == {first.watcher}
 
     def test_without_triggers_a_sweep_finds_it(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
         sql.execute("ALTER TABLE machine_provided DISABLE TRIGGER USER")
@@ -446,11 +514,12 @@ def test_collection_forgets_what_nobody_looked_at(
 ) -> None:
     connection.register(START)
     note = (
-        "INSERT INTO work_attention SELECT 'Start', gen_random_uuid(), now() + %s::interval FROM generate_series(1, %s)"
+        "INSERT INTO work_attention"
+        " SELECT 'Start', %s, gen_random_uuid(), now() + %s::interval FROM generate_series(1, %s)"
     )
-    sql.execute(note, ["-4 minutes", 3])
-    sql.execute(note, ["1 hour", 2])
-    sql.execute(note, ["-6 minutes", 7500])
+    sql.execute(note, [START.watcher, "-4 minutes", 3])
+    sql.execute(note, [START.watcher, "1 hour", 2])
+    sql.execute(note, [START.watcher, "-6 minutes", 7500])
     with psycopg.connect(database) as other:
         other.execute("SELECT 1 FROM work_attention WHERE due < now() - interval '5 min' LIMIT 1 FOR UPDATE")
         connection.collect()

@@ -1,4 +1,4 @@
-DROP FUNCTION work_watch(text[], text[], text);
+DROP FUNCTION work_watch(text[], text[], text, text, boolean);
 -- With its triggers on tags.
 DROP FUNCTION work_attend() CASCADE;
 DROP TABLE work_hold;

@@ -9,20 +9,25 @@ DROP INDEX work_session_idx;
 -- same one may come twice, and whoever claims deletes what it has looked at.
 CREATE TABLE work_attention (
     process text NOT NULL,
+    watcher text NOT NULL,
     machine_id uuid NOT NULL,
     due timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX work_attention_due_idx ON work_attention (process, due);
+CREATE INDEX work_attention_due_idx ON work_attention (process, watcher, due);
 
--- Which changes of which tags may give a process work. A process without rows here gets no attention: it looks by itself.
+-- Which changes of which tags may give a process work. The watcher is the eligibility that asks, by its fingerprint: workers of one
+-- process may have different ones, and each judges its own notes. What has no rows here gets no notes: it looks by itself.
+-- A worker says every hour that it is there (queries/process/watching.sql); who has not for a day makes room for others.
 CREATE TABLE process_watch (
     process text NOT NULL,
+    watcher text NOT NULL,
     tag text NOT NULL,
     event text NOT NULL,
-    CONSTRAINT process_watch_pkey PRIMARY KEY (process, tag, event),
+    seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT process_watch_pkey PRIMARY KEY (process, watcher, tag, event),
     CONSTRAINT process_watch_event_check CHECK (event IN ('INSERT', 'UPDATE', 'DELETE'))
 );
-CREATE INDEX process_watch_tag_idx ON process_watch (tag, event, process);
+CREATE INDEX process_watch_tag_idx ON process_watch (tag, event, process, watcher);
 
 -- A person keeps workers away from a machine: all of them ('' as process) or those of one process; for ever, or until then.
 CREATE TABLE work_hold (
@@ -91,13 +96,13 @@ BEGIN
 CREATE FUNCTION {schema}.work_attend() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO {schema}.work_attention (process, machine_id)
-    SELECT w.process, c.machine_id
+    INSERT INTO {schema}.work_attention (process, watcher, machine_id)
+    SELECT w.process, w.watcher, c.machine_id
     FROM {schema}.process_watch AS w, changed AS c
     WHERE w.tag = TG_TABLE_NAME AND w.event = TG_OP;
     IF FOUND THEN
         PERFORM pg_notify('bmdb_work', w.process)
-        FROM {schema}.process_watch AS w WHERE w.tag = TG_TABLE_NAME AND w.event = TG_OP;
+        FROM (SELECT DISTINCT process, tag, event FROM {schema}.process_watch) AS w WHERE w.tag = TG_TABLE_NAME AND w.event = TG_OP;
     END IF;
     RETURN NULL;
 END
@@ -106,13 +111,13 @@ $$
 END
 $make$;
 
--- Stores which changes a process watches, in place of what it watched before, and makes the triggers that are missing.
--- Answers with those that it could not make: the process has to look by itself then. It takes no lock on a tag for longer
+-- Stores which changes a watcher of a process watches, in place of what it watched before (with `alone`, of what all of them did),
+-- and makes the triggers that are missing. Answers with those that it could not make: the process has to look by itself then. It takes no lock on a tag for longer
 -- than the transaction around it, and waits for none for long, since whoever writes the tag waits behind it.
 DO $make$
 BEGIN
     EXECUTE replace($text$
-CREATE FUNCTION {schema}.work_watch(tags text[], events text[], process text)
+CREATE FUNCTION {schema}.work_watch(tags text[], events text[], process text, watcher text, alone boolean)
 RETURNS TABLE (unwatched text, change text, reason text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
@@ -126,14 +131,31 @@ BEGIN
         RAISE EXCEPTION 'role "%" may not lease, so it may not watch', caller USING ERRCODE = 'insufficient_privilege';
     END IF;
     DELETE FROM {schema}.process_watch AS w
-    WHERE w.process = work_watch.process AND NOT EXISTS (
+    WHERE w.process = work_watch.process AND (work_watch.alone OR w.watcher = work_watch.watcher) AND NOT EXISTS (
         SELECT 1 FROM unnest(work_watch.tags, work_watch.events) AS u (tag, event)
-        WHERE u.tag = w.tag AND u.event = w.event
+        WHERE u.tag = w.tag AND u.event = w.event AND w.watcher = work_watch.watcher
     );
-    INSERT INTO {schema}.process_watch (process, tag, event)
-    SELECT DISTINCT work_watch.process, u.tag, u.event
+    WITH gone AS (
+        DELETE FROM {schema}.process_watch AS w
+        WHERE w.process = work_watch.process AND w.watcher <> work_watch.watcher AND w.seen < clock_timestamp() - interval '1 day'
+        RETURNING w.watcher
+    )
+    DELETE FROM {schema}.work_attention AS a
+    WHERE a.process = work_watch.process AND a.watcher <> work_watch.watcher
+        AND (work_watch.alone OR a.watcher IN (SELECT gone.watcher FROM gone));
+    -- Each of them is a note for each change: whoever makes an eligibility anew for every call gets none.
+    IF 32 <= (
+        SELECT count(DISTINCT w.watcher) FROM {schema}.process_watch AS w
+        WHERE w.process = work_watch.process AND w.watcher <> work_watch.watcher
+    ) THEN
+        RETURN QUERY SELECT u.tag, u.event, 'the process is watched by 32 eligibilities already'
+        FROM unnest(work_watch.tags, work_watch.events) AS u (tag, event);
+        RETURN;
+    END IF;
+    INSERT INTO {schema}.process_watch (process, watcher, tag, event)
+    SELECT DISTINCT work_watch.process, work_watch.watcher, u.tag, u.event
     FROM unnest(work_watch.tags, work_watch.events) AS u (tag, event)
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT ON CONSTRAINT process_watch_pkey DO UPDATE SET seen = excluded.seen;
     FOR wanted IN
         SELECT w.tag, w.event, t.oid::regclass AS relation
         FROM {schema}.process_watch AS w
@@ -146,7 +168,7 @@ BEGIN
             JOIN pg_constraint AS fk ON fk.conrelid = t.oid AND fk.contype = 'f' AND fk.conkey = pk.conkey
                 AND fk.confrelid = '{schema}.machines'::regclass
         ) ON t.relkind IN ('r', 'p') AND t.relname = w.tag::name AND t.relname LIKE 'machine\_%'
-        WHERE w.process = work_watch.process
+        WHERE w.process = work_watch.process AND w.watcher = work_watch.watcher
         ORDER BY w.tag, t.oid, w.event
     LOOP
         unwatched := wanted.tag;

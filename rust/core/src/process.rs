@@ -33,6 +33,8 @@ pub struct Definition {
     /// Changes of tags after which a machine may need the process: a tag's table, and INSERT, UPDATE or DELETE. None: the
     /// process always looks by itself.
     pub watch: Vec<(String, String)>,
+    /// Who watches: the eligibility, by its fingerprint. Empty where nothing is watched.
+    pub watcher: String,
 }
 
 /// Stores the definitions, and returns what cannot be watched, for people. What is stored already, and nothing to store,
@@ -153,39 +155,31 @@ async fn store_within(
 
 /// The processes among these that are to be watched and are not, or not all of what they watch.
 async fn unattended(tx: &mut Transaction, definitions: &[Definition]) -> Result<Vec<String>> {
-    let names: Vec<&String> = definitions
+    let watching: Vec<&Definition> = definitions
         .iter()
         .filter(|definition| !definition.watch.is_empty())
-        .map(|definition| &definition.name)
         .collect();
-    if names.is_empty() {
+    if watching.is_empty() {
         return Ok(Vec::new());
     }
+    let names = watching.iter().map(|definition| &definition.name);
     let attended = tx
-        .query(
-            queries::PROCESS_WATCHED.sql,
-            &[texts(names.iter().copied())],
-        )
+        .query(queries::PROCESS_WATCHED.sql, &[texts(names)])
         .await?;
-    let attended = |name: &str| {
-        attended
-            .iter()
-            .any(|row| row.get::<_, &str>("process") == name && row.get("watched"))
-    };
-    Ok(names
+    Ok(watching
         .into_iter()
-        .filter(|name| !attended(name))
-        .cloned()
+        .filter(|wanted| !attended.iter().any(|row| is_watched(row, wanted)))
+        .map(|wanted| wanted.name.clone())
         .collect())
 }
 
-/// Stores what a process watches, beside what another version of it does unless `replace`; returns what cannot be watched.
+/// Stores what an eligibility of a process watches, beside what its others do unless `replace`; returns what cannot be watched.
 async fn watch(
     tx: &mut Transaction,
     definition: &Definition,
     replace: bool,
 ) -> Result<Vec<String>> {
-    let mut wanted = definition.watch.clone();
+    let wanted = &definition.watch;
     let name = Param::Text(definition.name.clone());
     let stored = tx
         .query(queries::PROCESS_WATCHES.sql, std::slice::from_ref(&name))
@@ -193,13 +187,12 @@ async fn watch(
     if wanted.is_empty() && (!replace || stored.is_empty()) {
         return Ok(Vec::new());
     }
-    if !replace {
-        wanted.extend(stored.iter().map(|row| (row.get("tag"), row.get("event"))));
-    }
     let params = [
         texts(wanted.iter().map(|(table, _)| table)),
         texts(wanted.iter().map(|(_, event)| event)),
         name,
+        Param::Text(definition.watcher.clone()),
+        Param::Bool(replace),
     ];
     let unwatched = tx.query(queries::PROCESS_WATCH.sql, &params).await?;
     Ok(unwatched
@@ -222,10 +215,17 @@ fn is_stored(wanted: &Definition, row: &Row, replace: bool, watching: bool) -> b
     let declared = wanted.excludes.iter().all(|name| excludes.contains(name));
     let crash_backoff = stored_backoff(row);
     let quarantine_after = row.get::<_, Option<i32>>("quarantine_after").map(i64::from);
-    let watches = watches(row);
+    let (watchers, changes) = watches(row);
+    let watches: Vec<(&String, &(String, String))> = watchers.iter().zip(&changes).collect();
     let watched = !watching
-        || wanted.watch.iter().all(|change| watches.contains(change))
-            && (!replace || watches.iter().all(|change| wanted.watch.contains(change)));
+        || wanted
+            .watch
+            .iter()
+            .all(|change| watches.contains(&(&wanted.watcher, change)))
+            && (!replace
+                || watches.iter().all(|(watcher, change)| {
+                    **watcher == wanted.watcher && wanted.watch.contains(change)
+                }));
     let kept = |wanted_is_none: bool, same: bool| same || (wanted_is_none && !replace);
     declared
         && watched
@@ -240,10 +240,17 @@ fn is_stored(wanted: &Definition, row: &Row, replace: bool, watching: bool) -> b
         )
 }
 
-fn watches(row: &Row) -> Vec<(String, String)> {
+/// Whether a row of `process/watched.sql` says that triggers answer for all that this watches.
+fn is_watched(row: &Row, wanted: &Definition) -> bool {
+    row.get::<_, &str>("process") == wanted.name
+        && row.get::<_, &str>("watcher") == wanted.watcher
+        && row.get("watched")
+}
+
+fn watches(row: &Row) -> (Vec<String>, Vec<(String, String)>) {
     let tags: Vec<String> = row.get("watched_tags");
     let events: Vec<String> = row.get("watched_events");
-    tags.into_iter().zip(events).collect()
+    (row.get("watchers"), tags.into_iter().zip(events).collect())
 }
 
 /// The crash backoff in a row of `processes`. One that makes no sense, written by hand, counts as none.

@@ -85,6 +85,7 @@ queries! {
     PROCESS_WATCH = "process", "watch", Many;
     PROCESS_WATCHED = "process", "watched", Many;
     PROCESS_WATCHES = "process", "watches", Many;
+    PROCESS_WATCHING = "process", "watching", None;
     SCHEMA_CREATE = "schema", "create", None;
     SCHEMA_FORGET = "schema", "forget", None;
     SCHEMA_LOCK = "schema", "lock", One;

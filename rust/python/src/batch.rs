@@ -107,6 +107,12 @@ impl Eligibility {
         self.declared.eligibility.sql.as_deref()
     }
 
+    /// Short, and equal for equal ones.
+    #[getter]
+    fn fingerprint(&self) -> &str {
+        &self.declared.fingerprint
+    }
+
     /// For pickle and copy.
     fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         (
@@ -123,12 +129,12 @@ impl Eligibility {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other
             .cast::<Eligibility>()
-            .is_ok_and(|other| other.get().declared.fingerprint == self.declared.fingerprint)
+            .is_ok_and(|other| other.get().declared.identity == self.declared.identity)
     }
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.declared.fingerprint.hash(&mut hasher);
+        self.declared.identity.hash(&mut hasher);
         hasher.finish()
     }
 

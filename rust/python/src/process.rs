@@ -22,6 +22,9 @@ pub(crate) struct Process {
     /// Changes of tags, as pairs of a table and INSERT, UPDATE or DELETE.
     #[pyo3(default)]
     watches: Vec<(String, String)>,
+    /// The fingerprint of the eligibility that watches.
+    #[pyo3(default)]
+    watcher: String,
 }
 
 /// The definitions for the core.
@@ -34,6 +37,7 @@ pub(crate) fn definitions(processes: Vec<Process>) -> Vec<Definition> {
             .map(|backoff| backoff.get().core().clone()),
         quarantine_after: process.quarantine_after,
         watch: process.watches,
+        watcher: process.watcher,
     };
     processes.into_iter().map(define).collect()
 }

@@ -1,4 +1,4 @@
--- As claim/scan.sql, from what work_attention names for the process: the $5 rows that have been due for longest. What turns out
+-- As claim/scan.sql, from what work_attention names for the watcher $7 of the process: the $5 rows that have been due for longest. What turns out
 -- not to be eligible, and what is claimed, needs no attention any more; what is eligible but for a lease that somebody has is
 -- looked at again a second later, since the end of that lease tells nobody. $4 is not used: the parameters are the scan's.
 WITH live AS MATERIALIZED (
@@ -13,7 +13,7 @@ WITH live AS MATERIALIZED (
 ), noticed AS MATERIALIZED (
     SELECT a.ctid AS place, a.machine_id
     FROM work_attention AS a
-    WHERE a.process = $2::text AND a.due <= statement_timestamp() AND EXISTS (SELECT 1 FROM live)
+    WHERE a.process = $2::text AND a.watcher = $7::text AND a.due <= statement_timestamp() AND EXISTS (SELECT 1 FROM live)
     ORDER BY a.due
     LIMIT $5
     FOR UPDATE SKIP LOCKED

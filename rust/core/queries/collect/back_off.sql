@@ -19,6 +19,6 @@ WITH backed_off AS (
         last_interval_seconds = excluded.last_interval_seconds
     RETURNING b.machine_id, b.process, b.until
 )
-INSERT INTO work_attention (process, machine_id, due)
-SELECT process, machine_id, until FROM backed_off
-WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = backed_off.process)
+INSERT INTO work_attention (process, watcher, machine_id, due)
+SELECT backed_off.process, w.watcher, backed_off.machine_id, backed_off.until FROM backed_off
+CROSS JOIN LATERAL (SELECT DISTINCT watcher FROM process_watch WHERE process = backed_off.process OFFSET 0) AS w

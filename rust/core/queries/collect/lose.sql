@@ -12,8 +12,9 @@ WITH lost AS (
     RETURNING 1
 ), attended AS (
     -- Due at once: a crash backoff that follows brings one of its own (see back_off.sql).
-    INSERT INTO work_attention (process, machine_id)
-    SELECT process, machine_id FROM lost WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = lost.process)
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT lost.process, w.watcher, lost.machine_id FROM lost
+    CROSS JOIN LATERAL (SELECT DISTINCT watcher FROM process_watch WHERE process = lost.process OFFSET 0) AS w
     RETURNING 1
 ), counted AS (
     INSERT INTO work_loss AS l (machine_id, process, losses, last_lost_at)

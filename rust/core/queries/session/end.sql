@@ -2,9 +2,9 @@
 WITH released AS (
     DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
 ), attended AS (
-    INSERT INTO work_attention (process, machine_id)
-    SELECT process, machine_id FROM released
-    WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = released.process)
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT released.process, w.watcher, released.machine_id FROM released
+    CROSS JOIN LATERAL (SELECT DISTINCT watcher FROM process_watch WHERE process = released.process OFFSET 0) AS w
     RETURNING 1
 ), recovered AS (
     DELETE FROM work_loss AS l USING released

@@ -10,8 +10,9 @@ WITH wanted AS MATERIALIZED (
         AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
     RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.position/*columns*/
 ), attended AS (
-    INSERT INTO work_attention (process, machine_id)
-    SELECT process, machine_id FROM ended WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = ended.process)
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT ended.process, w.watcher, ended.machine_id FROM ended
+    CROSS JOIN LATERAL (SELECT DISTINCT watcher FROM process_watch WHERE process = ended.process OFFSET 0) AS w
 ), recovered AS (
     DELETE FROM work_loss AS l
     WHERE l.machine_id = ANY ($1::uuid[]) AND l.quarantined_at IS NULL

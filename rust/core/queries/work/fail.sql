@@ -20,9 +20,9 @@ WITH wanted AS MATERIALIZED (
     RETURNING b.machine_id, b.process, b.until
 ), attended AS (
     -- A process that watches tags is reminded of the machine at the backoff's end.
-    INSERT INTO work_attention (process, machine_id, due)
-    SELECT process, machine_id, until FROM backed_off
-    WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = backed_off.process)
+    INSERT INTO work_attention (process, watcher, machine_id, due)
+    SELECT backed_off.process, w.watcher, backed_off.machine_id, backed_off.until FROM backed_off
+    CROSS JOIN LATERAL (SELECT DISTINCT watcher FROM process_watch WHERE process = backed_off.process OFFSET 0) AS w
 ), recovered AS (
     DELETE FROM work_loss AS l
     WHERE l.machine_id = ANY ($1::uuid[]) AND l.quarantined_at IS NULL

@@ -6,8 +6,8 @@ WITH held AS (
     SET owner = excluded.owner, reason = excluded.reason, held_at = clock_timestamp(), until = excluded.until
     RETURNING h.machine_id, h.process, h.owner, h.reason, h.until
 ), attended AS (
-    INSERT INTO work_attention (process, machine_id, due)
-    SELECT DISTINCT w.process, held.machine_id, held.until
+    INSERT INTO work_attention (process, watcher, machine_id, due)
+    SELECT DISTINCT w.process, w.watcher, held.machine_id, held.until
     FROM held JOIN process_watch AS w ON held.process IN ('', w.process)
     WHERE held.until IS NOT NULL
     RETURNING 1

@@ -2,8 +2,8 @@
 WITH released AS (
     DELETE FROM work_hold WHERE machine_id = $1 AND process = $2 RETURNING machine_id, process, owner, reason
 ), attended AS (
-    INSERT INTO work_attention (process, machine_id)
-    SELECT DISTINCT w.process, released.machine_id
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT DISTINCT w.process, w.watcher, released.machine_id
     FROM released JOIN process_watch AS w ON released.process IN ('', w.process)
     RETURNING 1
 )

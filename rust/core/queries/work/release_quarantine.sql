@@ -7,8 +7,9 @@ WITH released AS (
     WHERE b.machine_id = r.machine_id AND b.process = r.process AND b.until = '9999-12-31 00:00:00+00'
     RETURNING 1
 ), attended AS (
-    INSERT INTO work_attention (process, machine_id)
-    SELECT process, machine_id FROM released WHERE EXISTS (SELECT 1 FROM process_watch AS w WHERE w.process = released.process)
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT DISTINCT released.process, w.watcher, released.machine_id
+    FROM released JOIN process_watch AS w ON w.process = released.process
     RETURNING 1
 )
 INSERT INTO work_history (machine_id, process, event, component)

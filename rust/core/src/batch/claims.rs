@@ -83,6 +83,8 @@ pub struct Claims {
     process: String,
     compiled: Compiled,
     params: Vec<Param>,
+    /// Whose notes it looks at.
+    watcher: Arc<str>,
     /// Whether triggers tell of machines that become eligible, and when that was asked last.
     watched: Mutex<(bool, Option<Instant>)>,
     scan: Mutex<Scan>,
@@ -101,6 +103,7 @@ impl Claims {
         process: &str,
         compiled: Compiled,
         params: Vec<Param>,
+        watcher: Arc<str>,
     ) -> Self {
         Claims {
             pool,
@@ -108,6 +111,7 @@ impl Claims {
             process: process.to_owned(),
             compiled,
             params,
+            watcher,
             watched: Mutex::new((false, None)),
             scan: Mutex::new(Scan::new(Uuid::new_v4())),
             unsettled: Mutex::new(Vec::new()),
@@ -286,14 +290,23 @@ impl Claims {
         {
             return Ok(watched);
         }
-        let process = Param::Array(vec![Param::Text(self.process.clone())]);
+        let process = Param::Text(self.process.clone());
+        let processes = Param::Array(vec![process.clone()]);
         let mut checkout = self.pool.checkout().await?;
         let conn = checkout.conn();
         let rows = conn
-            .query(queries::PROCESS_WATCHED.sql, &[process])
+            .query(queries::PROCESS_WATCHED.sql, &[processes])
             .await
             .map_err(explain_missing_schema)?;
-        let watched = rows.first().is_some_and(|row| row.get("watched"));
+        let ours = rows
+            .iter()
+            .find(|row| row.get::<_, &str>("watcher") == &*self.watcher);
+        let watched = ours.is_some_and(|row| row.get("watched"));
+        if ours.is_some_and(|row| row.get("unseen")) {
+            let watcher = Param::Text(self.watcher.to_string());
+            conn.query(queries::PROCESS_WATCHING.sql, &[process, watcher])
+                .await?;
+        }
         *lock(&self.watched) = (watched, Some(Instant::now()));
         Ok(watched)
     }
@@ -446,6 +459,9 @@ impl Claims {
         ]);
         let mut verify = params.clone();
         params.extend([uuid(after), Param::Int(window), Param::Int(wanted)]);
+        if matches!(look, Look::Attention) {
+            params.push(Param::Text(self.watcher.to_string()));
+        }
         verify.push(Param::Text(self.session.component().to_owned()));
         let trusted = self.session.trusted_for();
         let stop = until_lost(Some(self.session.clone()), None);

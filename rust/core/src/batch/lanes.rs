@@ -42,6 +42,8 @@ pub struct Declared {
     /// What is declared.
     pub eligibility: Eligibility,
     /// Equal for equal ones.
+    pub identity: Arc<str>,
+    /// A short form of that, by which the database keeps its notes apart.
     pub fingerprint: Arc<str>,
 }
 
@@ -49,12 +51,22 @@ impl Declared {
     /// Checks it as far as that goes without a database.
     pub fn new(eligibility: Eligibility) -> Result<Self> {
         eligibility.check()?;
-        let fingerprint = format!("{eligibility:?}").into();
+        let identity = format!("{eligibility:?}");
         Ok(Declared {
             eligibility,
-            fingerprint,
+            fingerprint: short(&identity).into(),
+            identity: identity.into(),
         })
     }
+}
+
+/// FNV-1a: the same in every process, which the standard library does not promise of its hashes.
+fn short(text: &str) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in text.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
 }
 
 /// Ends of one shape, and where they were given.
@@ -288,14 +300,24 @@ impl Lanes {
     ) -> Result<Arc<Coalescer<Claims>>> {
         check_process(process)?;
         let compiled = self.compiled(declared).await?;
-        let params = declared.eligibility.params.clone();
+        let (params, watcher) = (
+            declared.eligibility.params.clone(),
+            declared.fingerprint.clone(),
+        );
         // A query of the user's is planned as users' queries are.
         let pool = if compiled.windowed {
             &self.own
         } else {
             &self.pool
         };
-        let claims = Claims::new(pool.clone(), session.clone(), process, compiled, params);
+        let claims = Claims::new(
+            pool.clone(),
+            session.clone(),
+            process,
+            compiled,
+            params,
+            watcher,
+        );
         let key = lane_key(session, process, declared);
         let mut lanes = lock(&self.claims);
         // Those of sessions that are gone will not be asked again.
@@ -328,8 +350,8 @@ impl Lanes {
 }
 
 fn lane_key(session: &SessionState, process: &str, declared: &Declared) -> Lane {
-    let fingerprint = declared.fingerprint.clone();
-    (session.id(), process.to_owned(), fingerprint)
+    let identity = declared.identity.clone();
+    (session.id(), process.to_owned(), identity)
 }
 
 /// The values of changes, in the order of their shape's parameters.
