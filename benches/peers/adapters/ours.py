@@ -15,12 +15,12 @@ from benches.peers.contract import Contract
 from benches.peers.unit import Unit, tell
 
 DISTRIBUTION = None
-BATCH, TASKS, THREADS, PROCESSES, POOL = 200, 256, 64, 4, 16
+BATCH, BATCHERS, TASKS, THREADS, PROCESSES, POOL = 200, 2, 256, 64, 4, 16
 INTERVAL, SHORT_INTERVAL = 5.0, 2.0
 POLL_SECONDS, RATE_SECONDS = 0.25, 0.005
 PROCESS = "ShepherdAgentStart"
 SETTING = {
-    "batch": f"`work_many` and `finish_many`, {BATCH} at a time, one thread",
+    "batch": f"`work_many` and `finish_many`, {BATCH} at a time, {BATCHERS} threads of one session",
     "tasks": f"`work` and `finish`, {TASKS} asyncio tasks of one session, uvloop",
     "threads": f"`work` and `finish`, {THREADS} threads of one session",
     "processes": f"the same in {PROCESSES} processes, {THREADS} threads each",
@@ -95,8 +95,8 @@ def _batches(conninfo: str, unit: Unit) -> None:
     import bmdb
 
     work_process = process()
-    with bmdb.connect(conninfo, component="benchmark") as connection, connection.start_session() as session:
-        tell("ready")
+
+    def work(session: Any) -> None:
         while True:
             try:
                 works = session.work_many(work_process, BATCH)
@@ -104,9 +104,11 @@ def _batches(conninfo: str, unit: Unit) -> None:
                 return
             for _ in works:
                 unit.run()
-            for verdict in session.finish_many([(work, started()) for work in works]):
+            for verdict in session.finish_many([(leased, started()) for leased in works]):
                 if verdict is not None:
                     raise verdict
+
+    _crew(conninfo, BATCHERS, work)
 
 
 async def _tasks(conninfo: str, unit: Unit) -> None:
@@ -131,25 +133,38 @@ async def _tasks(conninfo: str, unit: Unit) -> None:
         await asyncio.gather(*(work(session) for _ in range(TASKS)))
 
 
-def _threads(conninfo: str, unit: Unit, threads: int, with_callback: bool = False) -> None:
+def _threads(
+    conninfo: str, unit: Unit, threads: int, with_callback: bool = False, ready: Callable[[], object] | None = None
+) -> None:
     import bmdb
 
     work_process = process()
-    surprises: list[BaseException] = []
 
     def work(session: Any) -> None:
+        while True:
+            try:
+                leased = session.work(work_process)
+            except bmdb.NothingToDo:
+                return
+            unit.run()
+            if with_callback:
+                # The lease is the fence, and the callback only writes: nothing here needs to be serializable.
+                leased.finish(partial(_set_started, leased.machine), isolation="read committed")
+            else:
+                leased.finish(started())
+
+    _crew(conninfo, threads, work, ready)
+
+
+def _crew(conninfo: str, threads: int, work: Callable[[Any], None], ready: Callable[[], object] | None = None) -> None:
+    """Threads of one session that all do this. `ready`: told when they could begin."""
+    import bmdb
+
+    surprises: list[BaseException] = []
+
+    def one_of_them(session: Any) -> None:
         try:
-            while True:
-                try:
-                    leased = session.work(work_process)
-                except bmdb.NothingToDo:
-                    return
-                unit.run()
-                if with_callback:
-                    # The lease is the fence, and the callback only writes: nothing here needs to be serializable.
-                    leased.finish(partial(_set_started, leased.machine), isolation="read committed")
-                else:
-                    leased.finish(started())
+            work(session)
         except BaseException as error:
             surprises.append(error)
 
@@ -157,8 +172,8 @@ def _threads(conninfo: str, unit: Unit, threads: int, with_callback: bool = Fals
         bmdb.connect(conninfo, component="benchmark", pool_size=POOL) as connection,
         connection.start_session() as session,
     ):
-        tell("ready")
-        crew = [threading.Thread(target=work, args=(session,)) for _ in range(threads)]
+        (ready or partial(tell, "ready"))()
+        crew = [threading.Thread(target=one_of_them, args=(session,)) for _ in range(threads)]
         for one in crew:
             one.start()
         for one in crew:
@@ -167,9 +182,12 @@ def _threads(conninfo: str, unit: Unit, threads: int, with_callback: bool = Fals
             raise surprises[0]
 
 
-def _one_of_many(conninfo: str, count: int) -> None:
-    """A process of several: it cannot know when all have been called, so it tells when it finds nothing more."""
-    _threads(conninfo, Unit("count", count, "processes", False), THREADS)
+def _one_of_many(conninfo: str, count: int, together: Any) -> None:
+    """A process of several: it cannot know when all have been called, so it tells when it finds nothing more.
+
+    It begins when all are there: how long Python takes to start is not what is measured.
+    """
+    _threads(conninfo, Unit("count", count, "processes", False), THREADS, ready=together.wait)
     tell("last")
 
 
@@ -202,10 +220,13 @@ async def serve(conninfo: str, unit: Unit) -> None:
             await asyncio.to_thread(_threads, conninfo, unit, threads, unit.variant == "callback")
         case "processes":
             spawning = multiprocessing.get_context("spawn")
-            crew = [spawning.Process(target=_one_of_many, args=(conninfo, unit.count)) for _ in range(PROCESSES)]
+            together = spawning.Barrier(PROCESSES + 1)
+            arguments = (conninfo, unit.count, together)
+            crew = [spawning.Process(target=_one_of_many, args=arguments) for _ in range(PROCESSES)]
             for one in crew:
                 one.start()
             tell("ready")
+            await asyncio.to_thread(together.wait)
             for one in crew:
                 await asyncio.to_thread(one.join)
         case _:
