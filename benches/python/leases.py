@@ -147,13 +147,14 @@ def pgbench_script(isolation: str) -> str:
     """One cycle in pgbench's language, trip by trip as the core sends it: BEGIN goes with the first statement."""
     begin = f"BEGIN ISOLATION LEVEL {isolation.upper()};"
     commit = ["\\startpipeline", *(f"{text.strip()};" for text in COMMIT.split(";")), "\\endpipeline"]
-    finish = _statement(STATEMENTS["work_finish"], "machine_id", "process", "session_id", "token", "component")
-    tag = _statement(STATEMENTS["machine_set_agent_started"], "machine_id", "started", "key")
+    ended = [f"ARRAY[:{name}]" for name in ("machine_id", "process", "session_id", "token", "component")]
+    finish = _statement(STATEMENTS["work_finish"], *ended, "true")
+    tag = _statement(STATEMENTS["machine_set_agent_started"], ":machine_id", ":started", ":key")
     lines = [
         f"\\set place random(0, {HIGHEST_PLACE})",
-        *["\\startpipeline", begin, _statement(FENCE, "session_id") + ";", "\\endpipeline"],
-        _statement(RETRIEVAL, "place", "process") + " \\gset",
-        _statement(STATEMENTS["work_claim"], "machines", "process", "session_id", "component") + " \\gset",
+        *["\\startpipeline", begin, _statement(FENCE, ":session_id") + ";", "\\endpipeline"],
+        _statement(RETRIEVAL, ":place", ":process") + " \\gset",
+        _statement(STATEMENTS["work_claim"], ":machines", ":process", ":session_id", ":component") + " \\gset",
         *commit,
         *["\\startpipeline", begin, finish + ";", "\\endpipeline"],
         tag + ";",
@@ -162,7 +163,7 @@ def pgbench_script(isolation: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _statement(sql: str, *variables: str) -> str:
-    """The statement with pgbench's variables as its parameters: with -M prepared they travel as such."""
+def _statement(sql: str, *values: str) -> str:
+    """The statement with pgbench's variables in place of its parameters: with -M prepared they travel as such."""
     bare = re.sub(r"--.*", "", sql).strip().removesuffix(";")
-    return re.sub(r"\$(\d+)", lambda found: f":{variables[int(found[1]) - 1]}", bare)
+    return re.sub(r"\$(\d+)", lambda found: values[int(found[1]) - 1], bare)

@@ -66,6 +66,52 @@ def test_a_hint_ends_the_pause(
     assert taken[0] - at < 1.0
 
 
+def test_a_hint_amid_a_look_that_was_too_early_for_it_is_not_lost(
+    start: Start, provided: MakeMachines, session: bmdb.Session, events: Events
+) -> None:
+    """The look has its snapshot, then the machine comes with its hint, then the look ends in vain."""
+    too_early, hinted = threading.Event(), threading.Event()
+    taken: list[float] = []
+    looks = 0
+
+    def slow(q: Any) -> Any:
+        found = list(waiting(q))
+        if looks != 4:
+            return found
+        too_early.set()
+        hinted.wait(20)
+        # The look may retrieve a second time, after it has collected: that is to be too early, too.
+        return []
+
+    @bmdb.loop(PROCESS, retrieve=slow, rate=0.0, max_idle=60.0)
+    def take(work: bmdb.Work) -> Any:
+        taken.append(time.monotonic())
+        return agent_started(work)
+
+    runner = start(take)
+    eventually(lambda: runner._crews)
+    idle = runner._crews[0].idle
+    turn = idle.turn
+
+    def counted() -> float:
+        nonlocal looks
+        wait = turn()
+        looks += wait == 0.0
+        return wait
+
+    idle.turn = counted  # type: ignore[method-assign]
+    assert too_early.wait(20)
+    provided(1)
+    before = runner._crews[0].bell.rings
+    session.transact(lambda q: q.notify(PROCESS))
+    eventually(lambda: runner._crews[0].bell.rings > before)
+    at = time.monotonic()
+    hinted.set()
+    eventually(lambda: events() == [("Finished", None)])
+    # Lost, it would be 0.375 s at least: pauses begin anew.
+    assert taken[0] - at < 0.25
+
+
 def test_what_one_instance_finds_makes_the_others_look(
     start: Start, provided: MakeMachines, session: bmdb.Session, has_leases: Any
 ) -> None:

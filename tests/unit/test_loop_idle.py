@@ -94,6 +94,20 @@ def test_a_hint_lets_one_look_at_once_and_begins_pauses_anew(idle: Idle, clock: 
     assert idle.turn() == pytest.approx(0.5)
 
 
+def test_a_hint_amid_a_look_lets_somebody_look_again_at_once(idle: Idle, clock: Clock) -> None:
+    for _ in range(6):
+        idle.nothing()
+        clock.now += idle.turn()
+    assert idle.turn() == 0.0
+    idle.wake()
+    idle.nothing(woken=True)
+    assert idle.turn() == 0.0
+    idle.conflict(woken=True)
+    assert idle.turn() == 0.0
+    idle.nothing()
+    assert idle.turn() == pytest.approx(0.5)
+
+
 def test_a_hint_while_there_is_work_changes_nothing(idle: Idle) -> None:
     idle.wake()
     assert [idle.turn() for _ in range(2)] == [0.0] * 2

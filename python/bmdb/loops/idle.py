@@ -67,13 +67,13 @@ class Idle(Unique):
             self._vain, self._until, self._looking = 0, 0.0, False
             return was_idle
 
-    def nothing(self) -> None:
-        """There was nothing to do."""
-        self._pause(self._longest)
+    def nothing(self, woken: bool = False) -> None:
+        """There was nothing to do. `woken`: a bell rang since the look began, which may have been too early to see why."""
+        self._pause(self._longest, woken)
 
-    def conflict(self) -> None:
-        """Others work on all that was offered; there may soon be more behind it."""
-        self._pause(min(self._longest, LONGEST_CONFLICT))
+    def conflict(self, woken: bool = False) -> None:
+        """Others work on all that was offered; there may soon be more behind it. `woken`: as for `nothing`."""
+        self._pause(min(self._longest, LONGEST_CONFLICT), woken)
 
     def trouble(self) -> None:
         """Looking failed."""
@@ -90,9 +90,11 @@ class Idle(Unique):
             self._vain = min(self._vain, 1)
             self._until = 0.0
 
-    def _pause(self, longest: float) -> None:
+    def _pause(self, longest: float, woken: bool = False) -> None:
         with self._lock:
             self._looking = False
+            if woken:
+                return
             now = self._clock()
             # Instances that looked together count as one.
             if now < self._until:

@@ -66,7 +66,7 @@ class AsyncCrew(Unique):
                 await self.bell.wait_async(seen, wait)
                 continue
             try:
-                if (work := await self._lease()) is not None:
+                if (work := await self._lease(seen)) is not None:
                     await self._work_on(work)
             # async only
             except GeneratorExit:
@@ -83,8 +83,11 @@ class AsyncCrew(Unique):
                 _LOGGER.exception("loop %s: an instance failed, and goes on", self.loop.name)
                 self.idle.trouble()
 
-    async def _lease(self) -> AsyncWork | None:
-        """A machine that needs the process; None when there is none now. Whoever calls this had its turn."""
+    async def _lease(self, seen: int) -> AsyncWork | None:
+        """A machine that needs the process; None when there is none now. Whoever calls this had its turn.
+
+        `seen`: the bell's rings before that. A later one may tell of what the look was too early for.
+        """
         try:
             session = await self._keeper.session()
             await self._keep_pace()
@@ -94,10 +97,10 @@ class AsyncCrew(Unique):
             work = await session.work(self.loop.process, self.loop.retrieve, isolation=self.loop.isolation)
         except NothingToDo:
             self.state.troubled(None)
-            self.idle.nothing()
+            self.idle.nothing(self.bell.rings != seen)
         except WorkConflictError:
             self.state.troubled(None)
-            self.idle.conflict()
+            self.idle.conflict(self.bell.rings != seen)
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()

@@ -60,15 +60,18 @@ class Crew(Unique):
                 self.bell.wait(seen, wait)
                 continue
             try:
-                if (work := self._lease()) is not None:
+                if (work := self._lease(seen)) is not None:
                     self._work_on(work)
             except BaseException:
                 # KeyboardInterrupt, too: on a thread of ours, or in a task, it is nobody's Ctrl-C.
                 _LOGGER.exception("loop %s: an instance failed, and goes on", self.loop.name)
                 self.idle.trouble()
 
-    def _lease(self) -> Work | None:
-        """A machine that needs the process; None when there is none now. Whoever calls this had its turn."""
+    def _lease(self, seen: int) -> Work | None:
+        """A machine that needs the process; None when there is none now. Whoever calls this had its turn.
+
+        `seen`: the bell's rings before that. A later one may tell of what the look was too early for.
+        """
         try:
             session = self._keeper.session()
             self._keep_pace()
@@ -78,10 +81,10 @@ class Crew(Unique):
             work = session.work(self.loop.process, self.loop.retrieve, isolation=self.loop.isolation)
         except NothingToDo:
             self.state.troubled(None)
-            self.idle.nothing()
+            self.idle.nothing(self.bell.rings != seen)
         except WorkConflictError:
             self.state.troubled(None)
-            self.idle.conflict()
+            self.idle.conflict(self.bell.rings != seen)
         except SessionExpiredError as error:
             _LOGGER.info("loop %s: %s", self.loop.name, error)
             self.idle.again()
