@@ -47,7 +47,8 @@ class Event(StrEnum):
 
     `LOST` and `QUARANTINED` are written by collection, in the name of a session that expired; `QUARANTINE_RELEASED` by
     whoever released it. `HELD` and `RELEASED` are a person's hold of the machine and its end; the process is '' when
-    the hold is for all of them.
+    the hold is for all of them. `RELEASED` with a session and a token is a lease that a person ended, in its holder's
+    place, and `BACKOFF_CLEARED` a backoff.
     """
 
     STARTED = "Started"
@@ -59,6 +60,7 @@ class Event(StrEnum):
     QUARANTINE_RELEASED = "QuarantineReleased"
     HELD = "Held"
     RELEASED = "Released"
+    BACKOFF_CLEARED = "BackoffCleared"
 
 
 class Provider(StrEnum):
@@ -144,7 +146,8 @@ class HistoryEvent:
     """One entry of a machine's audit trail; outlives machine and session.
 
     `event` is text, usually one of :class:`Event`. `failed_cause` is set for failures, quarantines and
-    holds ("owner: reason") only. Session, component and token are None where whoever wrote the entry named none.
+    what an operator does ("owner: reason") only. Session, component and token are None where whoever wrote the entry
+    named none.
     """
 
     machine_id: UUID

@@ -183,7 +183,8 @@ class TestUsage:
         assert capsys.readouterr().out == shown
 
     @pytest.mark.parametrize(
-        "command", ["demo", "migrate", "sessions", "machines", "history", "stats", "backoff", "release-quarantine"]
+        "command",
+        ["demo", "migrate", "sessions", "machines", "history", "stats", "backoff", "release-quarantine", "hold"],
     )
     def test_each_command_has_help(self, command: str, capsys: Output) -> None:
         assert main([command, "-h"]) == 0

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 import uuid
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
+from tests.cli.conftest import PROCESS, Answer, Documents, fail
 from tests.processes import eventually
 
 import bmdb
 from bmdb import _core, model
-from bmdb.cli import main
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m[bold]x[/] :smile: \u202egnp.exe\u2066 \x9b2J \u200b<script>\r\n"
-PROCESS = "UnitTest1"
-
-Answer = Callable[..., tuple[int, str, str]]
-Documents = Callable[..., Any]
-
-
-@pytest.fixture
-def bmdb_command(database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Runs a command on `database`: its status, standard output and standard error."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("BMDB_CONNINFO", database)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def document(bmdb_command: Answer) -> Documents:
-    """Runs a command with --json; the document, once it has succeeded without a complaint."""
-
-    def ask(*arguments: object) -> Any:
-        status, output, errors = bmdb_command(*arguments, "--json")
-        assert (status, errors) == (0, "")
-        return json.loads(output)
-
-    return ask
-
-
-def fail(session: bmdb.Session, machine: UUID, cause: str, seconds: int = 600) -> None:
-    session.work(PROCESS, lambda q: [machine]).fail(cause, bmdb.Backoff(seconds))
 
 
 class TestQuarantine:

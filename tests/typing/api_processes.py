@@ -7,7 +7,7 @@ from typing import assert_type
 from uuid import UUID
 
 import bmdb
-from bmdb.model import Hold, ProcessName, WorkLoss
+from bmdb.model import ActiveWork, Hold, ProcessName, WorkBackoff, WorkLoss
 
 
 def definitions() -> None:
@@ -80,6 +80,8 @@ async def twin(
     await connection.hold(machine, owner="me", reason="disk", until=None)
     assert_type(await connection.release(machine), bool)
     assert_type(await connection.holds(machine), list[Hold])
+    assert_type(await connection.force_release(machine, process, owner="me", reason="stuck"), ActiveWork | None)
+    assert_type(await connection.clear_backoff(machine, "AgentStart", owner="me", reason="mended"), WorkBackoff | None)
     assert_type(await session.work(process, lambda q: [machine]), bmdb.AsyncWork)
     assert_type(await session.work(process), bmdb.AsyncWork)
     works = await session.work_many("AgentStart", 5, bmdb.eligible(lacking=("done",)), max_hold=60)

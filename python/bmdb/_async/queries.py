@@ -181,6 +181,27 @@ class AsyncQueries(Unique):
         """
         return await self._core.call_count_async("work_release_quarantine", (machine, process, component)) > 0
 
+    async def force_release(
+        self, machine: UUID, process: str, reason: str, component: str | None = None
+    ) -> ActiveWork | None:
+        """End the lease of the machine, whoever holds it; what it was, or None when there was none.
+
+        History says `Released`, with `reason` as the cause and the lease's session and token.
+        """
+        params = (machine, process, reason, component)
+        return _first(await self._core.call_async("work_force_release", params), ActiveWork)
+
+    async def clear_backoff(
+        self, machine: UUID, process: str, reason: str, component: str | None = None
+    ) -> WorkBackoff | None:
+        """End the backoff that keeps the process off the machine; what it was, or None when there was none.
+
+        The next backoff is a first one. That of a quarantine stays. History says `BackoffCleared`, with `reason` as the
+        cause.
+        """
+        params = (machine, process, reason, component)
+        return _first(await self._core.call_async("work_clear_backoff", params), WorkBackoff)
+
     async def hold(
         self,
         machine: UUID,

@@ -24,7 +24,7 @@ from bmdb.errors import ConfigError
 from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
-from bmdb.model import HistoryEvent, Hold, SessionInfo
+from bmdb.model import ActiveWork, HistoryEvent, Hold, SessionInfo, WorkBackoff
 from bmdb.process import Process, name_of
 from bmdb.statistics import Statistics
 
@@ -231,11 +231,7 @@ class Connection(Unique):
         Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an empty
         owner or reason and for a naive datetime.
         """
-        for what, text in (("owner", owner), ("reason", reason)):
-            if not isinstance(text, str):
-                raise TypeError(f"{what} must be a str, not {type(text).__name__}")
-            if not text.strip() or "\0" in text:
-                raise ValueError(f"{what} must say something, without NUL characters")
+        _who_and_why(owner, reason)
         if until is not None:
             if not isinstance(until, datetime):
                 raise TypeError(f"until must be an aware datetime or None, not {type(until).__name__}")
@@ -256,6 +252,30 @@ class Connection(Unique):
     def holds(self, machine: UUID | None = None) -> list[Hold]:
         """The holds in force, of this machine or of all, by machine and process."""
         return self._read(lambda q: q.holds(machine))
+
+    def force_release(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> ActiveWork | None:
+        """Frees the machine of a lease whose holder does not end it; what the lease was, or None when there was none.
+
+        The holder is fenced: its finish and fail raise LeaseLostError, and nothing of them lands. Its session lives on,
+        and so does what it does outside the database: see to that first, since others may have the machine from now on
+        (`hold` keeps them away). History says `Released` with owner and reason, and with the session and
+        token of the lease. Waits for a transaction of the holder's that is ending the lease.
+
+        Raises ValueError for an empty owner or reason.
+        """
+        cause, name = _who_and_why(owner, reason), name_of(process)
+        return self._read(lambda q: q.force_release(machine, name, cause, self._core.component))
+
+    def clear_backoff(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> WorkBackoff | None:
+        """Ends the backoff that keeps the process off the machine; what it was, or None when there was none.
+
+        The next failure then waits for the initial period. A quarantine is ended by `release_quarantine` only. History
+        says `BackoffCleared` with owner and reason.
+
+        Raises ValueError for an empty owner or reason.
+        """
+        cause, name = _who_and_why(owner, reason), name_of(process)
+        return self._read(lambda q: q.clear_backoff(machine, name, cause, self._core.component))
 
     def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""
@@ -372,6 +392,15 @@ def _held(process: str | Process | None) -> str:
     name = name_of(process)
     _core.check_process(name)
     return name
+
+
+def _who_and_why(owner: object, reason: object) -> str:
+    for what, text in (("owner", owner), ("reason", reason)):
+        if not isinstance(text, str):
+            raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+        if not text.strip() or "\0" in text:
+            raise ValueError(f"{what} must say something, without NUL characters")
+    return f"{owner}: {reason}"
 
 
 def _seconds(interval: object) -> float:

@@ -182,6 +182,27 @@ class Queries(Unique):
         """
         return self._core.call_count("work_release_quarantine", (machine, process, component)) > 0
 
+    def force_release(
+        self, machine: UUID, process: str, reason: str, component: str | None = None
+    ) -> ActiveWork | None:
+        """End the lease of the machine, whoever holds it; what it was, or None when there was none.
+
+        History says `Released`, with `reason` as the cause and the lease's session and token.
+        """
+        params = (machine, process, reason, component)
+        return _first(self._core.call("work_force_release", params), ActiveWork)
+
+    def clear_backoff(
+        self, machine: UUID, process: str, reason: str, component: str | None = None
+    ) -> WorkBackoff | None:
+        """End the backoff that keeps the process off the machine; what it was, or None when there was none.
+
+        The next backoff is a first one. That of a quarantine stays. History says `BackoffCleared`, with `reason` as the
+        cause.
+        """
+        params = (machine, process, reason, component)
+        return _first(self._core.call("work_clear_backoff", params), WorkBackoff)
+
     def hold(
         self,
         machine: UUID,

@@ -15,7 +15,7 @@ import typer
 
 import bmdb
 from bmdb.cli import backoff as _backoff
-from bmdb.cli import fleet
+from bmdb.cli import fleet, operators
 from bmdb.cli import loops as _loops
 from bmdb.cli.durations import parse_duration
 from bmdb.cli.terminal import print_error, print_json, print_table, visible
@@ -69,6 +69,15 @@ def _opened(conninfo: str | None, *, migrated: bool = True) -> Iterator[bmdb.Con
         if migrated and connection.schema_version() == 0:
             raise BadAnswer("this database has no schema of bmdb: run `bmdb migrate` first")
         yield connection
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """What is said on the command line and makes no sense is the command line's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def _check_given(conninfo: str | None) -> None:
@@ -272,6 +281,115 @@ def release_quarantine(
             f"machine {machine} is not in quarantine for process {visible(process)}: `bmdb machines` lists what is"
         )
     print(f"process {visible(process)} may have machine {machine} again")
+
+
+@app.command()
+def hold(
+    machine: operators.Machine,
+    reason: operators.Reason,
+    owner: operators.Owner = None,
+    process: operators.OneProcess = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until", metavar="WHEN", help="For so long (90m, 2d), or until then; by default until released."
+        ),
+    ] = None,
+    conninfo: Conninfo = None,
+) -> None:
+    """Keep workers away from a machine.
+
+    No claim gets it until `bmdb release`. A lease that somebody has already stays: see `bmdb force-release`.
+    """
+    with _understood():
+        who, end = operators.owner_of(owner), operators.end_of(until)
+    with _opened(conninfo) as connection, _understood():
+        try:
+            connection.hold(machine, process, owner=who, reason=reason, until=end)
+        except bmdb.DatabaseError as error:
+            if error.constraint != "work_hold_machine_fkey":
+                raise
+            raise BadAnswer(f"there is no machine {machine}: `bmdb machines` lists those there are") from None
+    print(f"{operators.whom(process)} is kept away from machine {machine}")
+
+
+@app.command()
+def release(machine: operators.Machine, process: operators.OneProcess = None, conninfo: Conninfo = None) -> None:
+    """End the hold of a machine.
+
+    The hold for all processes, or with --process the one for that. Ends with status 1 if there is none.
+    """
+    with _opened(conninfo) as connection, _understood():
+        released = connection.release(machine, process)
+    if not released:
+        raise BadAnswer(f"{operators.whom(process)} was not kept away from machine {machine}: see `bmdb holds`")
+    print(f"{operators.whom(process)} may have machine {machine} again")
+
+
+@app.command()
+def holds(
+    machine: Annotated[UUID | None, typer.Argument(metavar="[MACHINE]", help="Of this machine only.")] = None,
+    conninfo: Conninfo = None,
+    as_json: Json = False,
+) -> None:
+    """List machines that workers are kept away from.
+
+    By whom, since when, until when, and why.
+    """
+    with _opened(conninfo) as connection:
+        found = connection.holds(machine)
+    if as_json:
+        print_json({"holds": [dataclasses.asdict(hold) for hold in found]})
+    else:
+        print_table(operators.HOLD_COLUMNS, map(operators.hold_cells, found), fixed=fleet.FIXED)
+
+
+@app.command("force-release")
+def force_release(
+    machine: operators.Machine,
+    process: operators.ProcessName,
+    reason: operators.Reason,
+    owner: operators.Owner = None,
+    conninfo: Conninfo = None,
+) -> None:
+    """Free a machine of a lease whose holder does not end it.
+
+    What the holder records after that is refused; what it does outside the database goes on, so see to that first:
+    others may have the machine at once, unless `bmdb hold` keeps them away. Ends with status 1 if nobody has the lease.
+    """
+    with _understood():
+        who = operators.owner_of(owner)
+    with _opened(conninfo) as connection, _understood():
+        lease = connection.force_release(machine, process, owner=who, reason=reason)
+    if lease is None:
+        raise BadAnswer(
+            f"nobody holds machine {machine} for process {visible(process)}: `bmdb machines` lists who does"
+        )
+    print(f"process {visible(process)} does not hold machine {machine} any more: {operators.lease_text(lease)}")
+
+
+@app.command("clear-backoff")
+def clear_backoff(
+    machine: operators.Machine,
+    process: operators.ProcessName,
+    reason: operators.Reason,
+    owner: operators.Owner = None,
+    conninfo: Conninfo = None,
+) -> None:
+    """Let a process have a machine before its backoff ends.
+
+    The next failure waits for the shortest time again. Ends with status 1 if there is no backoff.
+    """
+    with _understood():
+        who = operators.owner_of(owner)
+    with _opened(conninfo) as connection, _understood():
+        cleared = connection.clear_backoff(machine, process, owner=who, reason=reason)
+    if cleared is None:
+        raise BadAnswer(
+            f"no backoff keeps process {visible(process)} off machine {machine}: `bmdb machines` lists those there are;"
+            " a quarantine is ended by `bmdb release-quarantine`"
+        )
+    print(f"process {visible(process)} may have machine {machine} at once; {operators.backoff_text(cleared)}")
 
 
 @app.command()

@@ -68,7 +68,7 @@ class Idle(Unique):
             return was_idle
 
     def nothing(self, woken: bool = False) -> None:
-        """There was nothing to do. `woken`: a bell rang since the look began, which may have been too early to see why."""
+        """There was nothing to do. `woken`: a bell rang since the look began, which may have been too early."""
         self._pause(self._longest, woken)
 
     def conflict(self, woken: bool = False) -> None:

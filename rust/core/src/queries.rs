@@ -127,9 +127,11 @@ queries! {
     WORK_BACKOFF_OF = "work", "backoff_of", One;
     WORK_CANCEL = "work", "cancel", One;
     WORK_CLAIM = "work", "claim", One;
+    WORK_CLEAR_BACKOFF = "work", "clear_backoff", One;
     WORK_DELETE_BACKOFF = "work", "delete_backoff", None;
     WORK_FAIL = "work", "fail", One;
     WORK_FINISH = "work", "finish", One;
+    WORK_FORCE_RELEASE = "work", "force_release", One;
     WORK_HISTORY_LATEST = "work", "history_latest", Many;
     WORK_HISTORY_OF = "work", "history_of", Many;
     WORK_HOLD = "work", "hold", None;

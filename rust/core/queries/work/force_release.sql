@@ -1,0 +1,16 @@
+-- An operator ends a lease whose holder does not: $3 says who and why. The holder's end finds no lease with its token any more.
+WITH released AS (
+    DELETE FROM work WHERE machine_id = $1 AND process = $2 RETURNING machine_id, process, session_id, token, work_started_at
+), attended AS (
+    INSERT INTO work_attention (process, watcher, machine_id)
+    SELECT DISTINCT released.process, w.watcher, released.machine_id
+    FROM released JOIN process_watch AS w ON w.process = released.process
+), audited AS (
+    INSERT INTO work_history (machine_id, process, event, failed_cause, session_id, component, token)
+    SELECT machine_id, process, 'Released', $3::text, session_id, $4::text, token FROM released
+)
+SELECT released.machine_id, released.process, released.session_id, released.token, released.work_started_at,
+       sessions.session_component_name, sessions.session_runtime_info,
+       sessions.session_deadline > clock_timestamp() AS session_live
+FROM released
+JOIN sessions ON sessions.session_id = released.session_id

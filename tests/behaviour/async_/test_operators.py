@@ -1,0 +1,112 @@
+"""What an operator does in the place of a holder: ends a lease, ends a backoff. History says who and why."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.conftest import MakeMachines
+
+import bmdb
+from bmdb.model import Event
+
+Sql = psycopg.Connection[Any]
+WHY = {"owner": "ada", "reason": "it hangs"}
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
+async def test_a_lease_that_is_released_by_force_fences_its_holder(
+    connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines, end: str, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    work = await session.work("A", lambda q: [machine])
+    released = await connection.force_release(machine, "A", **WHY)
+    assert released is not None
+    assert (released.session_id, released.token, released.session_live) == (session.uuid, work.token, True)
+    assert await connection.force_release(machine, bmdb.Process("A"), **WHY) is None
+    successor = await session.work("A", lambda q: [machine])
+    ends: dict[str, Callable[[], Awaitable[None]]] = {
+        "finish": lambda: work.finish(lambda q: q.machine_add_provided(machine, "Equinix", "late")),
+        "fail": lambda: work.fail("late", bmdb.Backoff(60)),
+    }
+    if end == "cancel":
+        await work.cancel()  # it never complains; the successor's lease must stay
+    else:
+        with pytest.raises(bmdb.LeaseLostError):
+            await ends[end]()
+    assert sql.execute("SELECT count(*) FROM machine_provided").fetchone() == (0,)
+    assert sql.execute("SELECT count(*) FROM work_backoff").fetchone() == (0,)
+    await successor.finish()
+    history = await connection.history_of(machine)
+    assert [event.event for event in history] == ["Started", "Released", "Started", "Finished"]
+    told = history[1]
+    assert (told.event, told.failed_cause, told.component) == (Event.RELEASED, "ada: it hangs", "test")
+    assert (told.session_id, told.token) == (session.uuid, work.token)
+
+
+async def test_the_lease_of_another_process_stays(
+    connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    work, other = [await session.work(process, lambda q: [machine]) for process in ("A", "B")]
+    assert await connection.force_release(machine, "B", **WHY) is not None
+    await work.finish()
+    with pytest.raises(bmdb.LeaseLostError):
+        await other.finish()
+
+
+async def test_a_backoff_that_is_cleared_lets_the_process_in_at_once(
+    connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    eligible = bmdb.eligible(lacking=("provided",))
+    backoff = bmdb.Backoff(60, 3600, 2)
+    await (await session.work("A", eligible)).fail("no answer", backoff)
+    with pytest.raises(bmdb.NothingToDo):
+        await session.work("A", eligible)
+    cleared = await connection.clear_backoff(machine, "A", **WHY)
+    assert cleared is not None
+    assert (cleared.cause, cleared.last_interval_seconds) == ("no answer", 60)
+    assert await connection.clear_backoff(machine, "A", **WHY) is None
+    work = await session.work("A", eligible)
+    assert work.previous_backoff is None
+    await work.fail("again", backoff)
+    renewed = await connection.clear_backoff(machine, "A", **WHY)
+    assert renewed is not None
+    assert renewed.last_interval_seconds == 60, "it began anew"
+    told = [event for event in await connection.history_of(machine) if event.event == Event.BACKOFF_CLEARED]
+    assert [(event.process, event.failed_cause, event.component) for event in told] == [
+        ("A", "ada: it hangs", "test")
+    ] * 2
+
+
+async def test_a_backoff_that_has_passed_is_none(
+    connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    await (await session.work("A", lambda q: [machine])).fail("no answer", bmdb.Backoff(60))
+    sql.execute("UPDATE work_backoff SET until = now() - interval '1 second'")
+    assert await connection.clear_backoff(machine, "A", **WHY) is None
+    assert sql.execute("SELECT last_interval_seconds FROM work_backoff").fetchone() == (60,)
+
+
+async def test_a_quarantine_is_no_backoff(connection: bmdb.AsyncConnection, machines: MakeMachines, sql: Sql) -> None:
+    (machine,) = machines(1)
+    sql.execute("INSERT INTO work_loss VALUES (%s, 'A', 3, now(), now())", [machine])
+    sql.execute("INSERT INTO work_backoff VALUES (%s, 'A', '9999-12-31 00:00:00+00', 'lost', 1)", [machine])
+    assert await connection.clear_backoff(machine, "A", **WHY) is None
+    assert await connection.release_quarantine(machine, "A")
+
+
+@pytest.mark.parametrize("act", ["force_release", "clear_backoff"])
+async def test_somebody_has_to_say_who_and_why(connection: bmdb.AsyncConnection, act: str) -> None:
+    do = getattr(connection, act)
+    for owner, reason in (("", "x"), ("ada", " "), ("a\0", "x")):
+        with pytest.raises(ValueError, match="must say something"):
+            await do(uuid4(), "A", owner=owner, reason=reason)
+    with pytest.raises(TypeError, match="owner must be a str"):
+        await do(uuid4(), "A", owner=None, reason="x")
+    assert await do(uuid4(), "A", **WHY) is None
