@@ -238,7 +238,7 @@ def test_the_figures_come_from_the_history() -> None:
     }  # fmt: skip
     assert report["events"] == {
         "Started": 8, "Finished": 3, "Failed": 3, "Canceled": 0, "Lost": 2, "Quarantined": 0, "QuarantineReleased": 0,
-        "Held": 0, "Released": 0,
+        "Held": 0, "Released": 0, "BackoffCleared": 0,
     }  # fmt: skip
     assert report["failures"] == [
         {"cause": "connection refused", "times": 2, "machines": 1, "shortest_waits": [3.5]},
