@@ -502,6 +502,22 @@ class TestSparseFleet:
         assert kept == {first.watcher, START.watcher}
         assert {watcher for (watcher,) in sql.execute("SELECT watcher FROM work_attention")} == {first.watcher}
 
+    def test_a_claim_does_not_fail_for_its_housekeeping(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql, database: str
+    ) -> None:
+        (machine,) = machines(1)
+        with pytest.raises(bmdb.NothingToDo):
+            session.work(self.SPARSE)
+        sql.execute(PROVIDE, [[machine]])
+        sql.execute("UPDATE process_watch SET seen = now() - interval '2 h'")
+        with (
+            psycopg.connect(database) as other,
+            bmdb.connect(database, component="again") as again,
+            again.start_session() as late,
+        ):
+            other.execute("SELECT 1 FROM process_watch FOR UPDATE")
+            assert late.work(self.SPARSE).machine == machine
+
     def test_without_triggers_a_sweep_finds_it(self, session: bmdb.Session, rack: list[UUID], sql: Sql) -> None:
         sql.execute("ALTER TABLE machine_provided DISABLE TRIGGER USER")
         sql.execute(PROVIDE, [[rack[2_500]]])

@@ -1,3 +1,4 @@
+DROP FUNCTION work_again();
 DROP FUNCTION work_watch(text[], text[], text, text, boolean);
 -- With its triggers on tags.
 DROP FUNCTION work_attend() CASCADE;

@@ -41,6 +41,13 @@ CREATE TABLE work_hold (
     CONSTRAINT work_hold_machine_fkey FOREIGN KEY (machine_id) REFERENCES machines (machine_id) ON DELETE CASCADE
 );
 
+-- A statement that turns out to have been judged on too old a snapshot ends by this, and is run again.
+CREATE FUNCTION work_again() RETURNS uuid LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'what the statement saw has changed meanwhile' USING ERRCODE = 'serialization_failure';
+END
+$$;
+
 -- As before, but one look for each statement in place of one for each row, since a claim may insert hundreds. By now the
 -- leases are inserted, so that two rivals at the same moment still meet in work_token, and the later one sees the other's.
 CREATE OR REPLACE FUNCTION work_exclude() RETURNS trigger LANGUAGE plpgsql AS $$

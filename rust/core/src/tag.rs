@@ -185,24 +185,37 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                 // An insert wants a value for each column that must have one, even if it ends as an update: so where not
                 // all of them are named, a tag that is there is updated, and only one that is not is inserted.
                 let named = |required| values.iter().any(|(column, _)| column == required);
-                let absent = if tag.required.iter().all(named) || change.is_empty() {
-                    String::new()
-                } else {
+                let partial = !tag.required.iter().all(named) && !change.is_empty();
+                let absent = if partial {
                     let _ = write!(
                         parts,
                         ", changed_{number} AS (UPDATE {table} AS t SET {change} FROM ended \
-                         WHERE t.machine_id = {THESE} AND t.machine_id IS NOT DISTINCT FROM ended.machine_id)"
+                         WHERE t.machine_id = {THESE} AND t.machine_id IS NOT DISTINCT FROM ended.machine_id \
+                         RETURNING t.machine_id)"
                     );
                     format!(
                         "WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.machine_id = ended.machine_id OFFSET 0) "
                     )
+                } else {
+                    String::new()
                 };
                 let _ = write!(
                     parts,
                     ", set_{number} AS (INSERT INTO {table} (machine_id{into}) \
                      SELECT ended.machine_id{from} FROM ended {absent}ORDER BY ended.machine_id \
-                     ON CONFLICT (machine_id) DO {action})"
+                     ON CONFLICT (machine_id) DO {action} RETURNING machine_id)"
                 );
+                if partial {
+                    // A tag that was there for the snapshot, and whose deletion was committed while the update waited for it, is
+                    // neither updated nor inserted: all of it has to be done again.
+                    let _ = write!(
+                        parts,
+                        ", missed_{number} AS (DELETE FROM {table} AS t WHERE t.machine_id = ANY (ARRAY(\
+                         SELECT work_again() FROM ended \
+                         WHERE ended.machine_id NOT IN (SELECT machine_id FROM changed_{number}) \
+                         AND ended.machine_id NOT IN (SELECT machine_id FROM set_{number}))))"
+                    );
+                }
             }
         }
     }

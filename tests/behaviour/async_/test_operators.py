@@ -110,3 +110,38 @@ async def test_somebody_has_to_say_who_and_why(connection: bmdb.AsyncConnection,
     with pytest.raises(TypeError, match="owner must be a str"):
         await do(uuid4(), "A", owner=None, reason="x")
     assert await do(uuid4(), "A", **WHY) is None
+
+
+@pytest.mark.parametrize("act", ["force_release", "clear_backoff", "release", "release for all", "release_quarantine"])
+async def test_whoever_waits_is_told(
+    connection: bmdb.AsyncConnection,
+    session: bmdb.AsyncSession,
+    machines: MakeMachines,
+    act: str,
+    sql: Sql,
+    database: str,
+) -> None:
+    (machine,) = machines(1)
+    process = bmdb.Process("A", eligible=bmdb.eligible(having=("provided",)))
+    await connection.register(process)
+    if act == "force_release":
+        await session.work("A", lambda q: [machine])
+    elif act == "clear_backoff":
+        await (await session.work("A", lambda q: [machine])).fail("no answer", bmdb.Backoff(60))
+    elif act == "release":
+        await connection.hold(machine, process, **WHY)
+    elif act == "release for all":
+        await connection.hold(machine, **WHY)
+    else:
+        sql.execute("INSERT INTO work_loss VALUES (%s, 'A', 3, now(), now())", [machine])
+    with psycopg.connect(database, autocommit=True) as listener:
+        listener.execute("LISTEN bmdb_work")
+        if act == "force_release":
+            assert await connection.force_release(machine, process, **WHY) is not None
+        elif act == "clear_backoff":
+            assert await connection.clear_backoff(machine, process, **WHY) is not None
+        elif act == "release_quarantine":
+            assert await connection.release_quarantine(machine, process)
+        else:
+            assert await connection.release(machine, process if act == "release" else None)
+        assert [hint.payload for hint in listener.notifies(timeout=5, stop_after=1)] == ["A"]

@@ -111,3 +111,38 @@ def test_somebody_has_to_say_who_and_why(connection: bmdb.Connection, act: str) 
     with pytest.raises(TypeError, match="owner must be a str"):
         do(uuid4(), "A", owner=None, reason="x")
     assert do(uuid4(), "A", **WHY) is None
+
+
+@pytest.mark.parametrize("act", ["force_release", "clear_backoff", "release", "release for all", "release_quarantine"])
+def test_whoever_waits_is_told(
+    connection: bmdb.Connection,
+    session: bmdb.Session,
+    machines: MakeMachines,
+    act: str,
+    sql: Sql,
+    database: str,
+) -> None:
+    (machine,) = machines(1)
+    process = bmdb.Process("A", eligible=bmdb.eligible(having=("provided",)))
+    connection.register(process)
+    if act == "force_release":
+        session.work("A", lambda q: [machine])
+    elif act == "clear_backoff":
+        session.work("A", lambda q: [machine]).fail("no answer", bmdb.Backoff(60))
+    elif act == "release":
+        connection.hold(machine, process, **WHY)
+    elif act == "release for all":
+        connection.hold(machine, **WHY)
+    else:
+        sql.execute("INSERT INTO work_loss VALUES (%s, 'A', 3, now(), now())", [machine])
+    with psycopg.connect(database, autocommit=True) as listener:
+        listener.execute("LISTEN bmdb_work")
+        if act == "force_release":
+            assert connection.force_release(machine, process, **WHY) is not None
+        elif act == "clear_backoff":
+            assert connection.clear_backoff(machine, process, **WHY) is not None
+        elif act == "release_quarantine":
+            assert connection.release_quarantine(machine, process)
+        else:
+            assert connection.release(machine, process if act == "release" else None)
+        assert [hint.payload for hint in listener.notifies(timeout=5, stop_after=1)] == ["A"]

@@ -46,19 +46,6 @@ WITH live AS MATERIALIZED (
     ) AS locked
     WHERE judged.eligible AND NOT judged.taken
     LIMIT $6
-), done AS (
-    DELETE FROM work_attention AS a
-    WHERE a.ctid = ANY (ARRAY(
-        SELECT noticed.place FROM noticed
-        WHERE noticed.machine_id IN (SELECT machine_id FROM candidate)
-            OR noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible IS NOT TRUE)
-    ))
-), put_off AS (
-    UPDATE work_attention AS a SET due = clock_timestamp() + interval '1 second'
-    WHERE a.ctid = ANY (ARRAY(
-        SELECT noticed.place FROM noticed
-        WHERE noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible AND taken)
-    ))
 ), numbered AS (
     INSERT INTO work_token AS t (machine_id, process, token)
     SELECT machine_id, $2::text, 1 FROM candidate ORDER BY machine_id
@@ -68,5 +55,21 @@ WITH live AS MATERIALIZED (
     INSERT INTO work (machine_id, process, session_id, token, claim_id)
     SELECT machine_id, $2::text, $1::uuid, token, $3::uuid FROM numbered
     ON CONFLICT (machine_id, process) DO NOTHING
+    RETURNING machine_id
+), done AS (
+    DELETE FROM work_attention AS a
+    WHERE a.ctid = ANY (ARRAY(
+        SELECT noticed.place FROM noticed
+        WHERE noticed.machine_id IN (SELECT machine_id FROM leased)
+            OR noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible IS NOT TRUE)
+    ))
+), put_off AS (
+    UPDATE work_attention AS a SET due = clock_timestamp() + interval '1 second'
+    WHERE a.ctid = ANY (ARRAY(
+        SELECT noticed.place FROM noticed
+        WHERE noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible AND taken)
+            -- A rival has leased it since the snapshot.
+            OR noticed.machine_id IN (SELECT machine_id FROM candidate EXCEPT SELECT machine_id FROM leased)
+    ))
 )
 SELECT count(*) AS noticed FROM noticed

@@ -1,4 +1,5 @@
 -- An operator ends a lease whose holder does not: $3 says who and why. The holder's end finds no lease with its token any more.
+-- Whoever waits for work of the process is told (see work/notify.sql).
 WITH released AS (
     DELETE FROM work WHERE machine_id = $1 AND process = $2 RETURNING machine_id, process, session_id, token, work_started_at
 ), attended AS (
@@ -14,3 +15,4 @@ SELECT released.machine_id, released.process, released.session_id, released.toke
        sessions.session_deadline > clock_timestamp() AS session_live
 FROM released
 JOIN sessions ON sessions.session_id = released.session_id
+WHERE (SELECT count(pg_notify('bmdb_work', told.process)) FROM (SELECT released.process) AS told) = 1

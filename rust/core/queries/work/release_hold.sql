@@ -9,3 +9,11 @@ WITH released AS (
 )
 INSERT INTO work_history (machine_id, process, event, failed_cause, component)
 SELECT machine_id, process, 'Released', owner || ': ' || reason, $3::text FROM released
+-- Whoever waits for work is told (see work/notify.sql); of those kept away by a hold for all, the processes that watch tags.
+WHERE 0 <= (
+    SELECT count(pg_notify('bmdb_work', waiting.process))
+    FROM (
+        SELECT r.process FROM released AS r WHERE r.process <> ''
+        UNION SELECT w.process FROM process_watch AS w, released AS r WHERE r.process = ''
+    ) AS waiting
+)

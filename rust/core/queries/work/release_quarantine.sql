@@ -13,4 +13,6 @@ WITH released AS (
     RETURNING 1
 )
 INSERT INTO work_history (machine_id, process, event, component)
-SELECT machine_id, process, 'QuarantineReleased', $3::text FROM released;
+SELECT machine_id, process, 'QuarantineReleased', $3::text FROM released
+-- Whoever waits for work of the process is told (see work/notify.sql).
+WHERE (SELECT count(pg_notify('bmdb_work', told.process)) FROM (SELECT released.process) AS told) = 1

@@ -210,7 +210,12 @@ impl Claims {
         let watched = self.is_watched().await?;
         let mut round = {
             let mut scan = lock(&self.scan);
-            scan.budget.refill(self.session.clock().now(), watched);
+            let now = self.session.clock().now();
+            if scan.budget.is_stale(now) {
+                let after = scan.after;
+                scan.first = Some((after, false));
+            }
+            scan.budget.refill(now, watched);
             Round {
                 start: scan.after,
                 wrapped: false,
@@ -304,8 +309,14 @@ impl Claims {
         let watched = ours.is_some_and(|row| row.get("watched"));
         if ours.is_some_and(|row| row.get("unseen")) {
             let watcher = Param::Text(self.watcher.to_string());
-            conn.query(queries::PROCESS_WATCHING.sql, &[process, watcher])
-                .await?;
+            match conn
+                .query(queries::PROCESS_WATCHING.sql, &[process, watcher])
+                .await
+            {
+                // Housekeeping: the claim does not fail for it, and the next one tries again.
+                Ok(_) | Err(Error::Database(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         *lock(&self.watched) = (watched, Some(Instant::now()));
         Ok(watched)

@@ -24,6 +24,9 @@ pub const RATE: f64 = 5_000.0;
 /// The same where triggers tell of changes, so that the sweep only has to find what they missed.
 pub const WATCHED_RATE: f64 = 1_000.0;
 
+/// For how long notes can be relied on without a look at them.
+pub const NOTES_KEPT: Duration = Duration::from_secs(4 * 60);
+
 /// The budget of one process here.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -47,6 +50,13 @@ impl Budget {
         let rate = if watched { WATCHED_RATE } else { RATE };
         self.left = (self.left + passed.as_secs_f64() * rate).min(BURST);
         self.at = Some(now);
+    }
+
+    /// Whether nobody has looked for so long that collection may have forgotten notes (collect/forget_attention.sql keeps them for
+    /// five minutes): then a whole round is free, as the first one is.
+    #[must_use]
+    pub fn is_stale(&self, now: Moment) -> bool {
+        self.at.is_some_and(|at| now.since(at) > NOTES_KEPT)
     }
 
     /// How many machines the next look may examine, which would like `wanted`; none when the budget is used up.
@@ -150,6 +160,18 @@ mod tests {
         assert!(scan.first.is_some());
         scan.go_on(id(60), false);
         assert!(scan.first.is_none());
+    }
+
+    #[test]
+    fn who_has_not_looked_for_minutes_cannot_rely_on_notes() {
+        let mut budget = Budget::default();
+        assert!(
+            !budget.is_stale(at(1e6)),
+            "its first round is to come anyway"
+        );
+        budget.refill(at(10.0), true);
+        assert!(!budget.is_stale(at(240.0)));
+        assert!(budget.is_stale(at(251.0)));
     }
 
     #[test]
