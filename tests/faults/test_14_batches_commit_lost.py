@@ -180,23 +180,32 @@ WORKER = """
     for other in others:
         other.start()
     interrupts = 0
-    current = None
-    while any(other.is_alive() for other in others):
-        # The main thread alone hears signals: it leads batches of the others' calls, and is cut off amid them.
-        try:
+
+    def lead():
+        global interrupts
+        while any(other.is_alive() for other in others):
+            # The main thread alone hears signals: it leads batches of the others' calls, and is cut off amid them.
             current = None
-            current = session.work("Doubtful", unreported)
-            current.finish(reported)
-            outcomes.append(current.state)
-        except bmdb.NothingToDo:
+            try:
+                current = session.work("Doubtful", unreported)
+                current.finish(reported)
+                outcomes.append(current.state)
+            except bmdb.NothingToDo:
+                return
+            except KeyboardInterrupt as error:
+                interrupts += 1
+                if current is not None:
+                    # Without the attribute it was raised by Python itself, before or after the call.
+                    committed = getattr(error, "committed", None)
+                    if committed is not None and committed != (current.state == "finished"):
+                        outcomes.append(f"misreported: {committed} {current.state}")
+
+    for _ in range(100):
+        try:
+            lead()
             break
-        except KeyboardInterrupt as error:
-            interrupts += 1
-            if current is not None:
-                # Without the attribute it was raised by Python itself, before or after the call.
-                committed = getattr(error, "committed", None)
-                if committed is not None and committed != (current.state == "finished"):
-                    outcomes.append(f"misreported: {committed} {current.state}")
+        except KeyboardInterrupt:
+            interrupts += 1  # between two calls
     for other in others:
         other.join(30)
         if other.is_alive():
