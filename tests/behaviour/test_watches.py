@@ -502,6 +502,40 @@ class TestSparseFleet:
         assert kept == {first.watcher, START.watcher}
         assert {watcher for (watcher,) in sql.execute("SELECT watcher FROM work_attention")} == {first.watcher}
 
+    def test_a_note_outlives_a_rivals_claim_amid_ours(
+        self, session: bmdb.Session, machines: MakeMachines, sql: Sql, database: str
+    ) -> None:
+        """Judged on a snapshot without the rival's lease, the machine is not claimed: its note may still be needed."""
+        having = ("provided",)
+        slow = bmdb.Process("N", eligible=bmdb.eligible(having=having, where="machine_provided.provider <> 'q'"))
+        rival = bmdb.Process("N", eligible=bmdb.eligible(having=having, lacking=("agent_started",)))
+        (machine,) = machines(1)
+        with bmdb.connect(database, component="rival") as other, other.start_session() as quick:
+            for each, process in ((session, slow), (quick, rival)):
+                with pytest.raises(bmdb.NothingToDo):
+                    each.work(process)
+            sql.execute(PROVIDE, [[machine]])
+            answers: list[Any] = []
+
+            def look() -> None:
+                try:
+                    answers.append(session.work(slow))
+                except bmdb.NothingToDo as error:
+                    answers.append(error)
+
+            with psycopg.connect(database) as holding_up:
+                holding_up.execute("SELECT 1 FROM sessions WHERE session_id = %s FOR UPDATE", [session.uuid])
+                looking = threading.Thread(target=look)
+                looking.start()
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                eventually(lambda: sql.execute(waits).fetchone() != (0,))
+                assert quick.work(rival).machine == machine
+            looking.join(20)
+            assert isinstance(answers[0], bmdb.NothingToDo)
+            # While the rival has its lease: the end of that would leave another note.
+            assert attention(sql) == [("N", machine)]
+            assert sql.execute("SELECT watcher FROM work_attention").fetchone() == (slow.watcher,)
+
     def test_a_claim_does_not_fail_for_its_housekeeping(
         self, session: bmdb.Session, machines: MakeMachines, sql: Sql, database: str
     ) -> None:
