@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ import hypothesis
 import psycopg
 import pytest
 import uvloop
+from psycopg.conninfo import make_conninfo
 
 import bmdb
 from tests.database import EmbeddedServer, Server, open_server
@@ -27,6 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeMachines = Callable[[int], list[UUID]]
+MakeRole = Callable[..., str]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -105,6 +108,27 @@ def machines(sql: psycopg.Connection[Any]) -> MakeMachines:
         return [machine for (machine,) in rows]
 
     return make
+
+
+@pytest.fixture
+def role(database: str, sql: psycopg.Connection[Any]) -> Iterator[MakeRole]:
+    """A function that makes a role that may use the tables, with settings; its connection string."""
+    made: list[str] = []
+
+    def make(*settings: str) -> str:
+        name = f"bmdb_role_{uuid.uuid4().hex[:12]}"
+        sql.execute(f"CREATE ROLE {name} LOGIN")  # type: ignore[arg-type]
+        made.append(name)
+        sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")  # type: ignore[arg-type]
+        for setting in settings:
+            sql.execute(f"ALTER ROLE {name} SET {setting}")  # type: ignore[arg-type]
+        return make_conninfo(database, user=name)
+
+    yield make
+    for name in made:
+        sql.execute("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s", [name])
+        sql.execute(f"DROP OWNED BY {name}")  # type: ignore[arg-type]
+        sql.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
 
 
 @pytest.fixture

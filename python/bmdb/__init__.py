@@ -27,6 +27,7 @@ from bmdb.errors import (
     WorkConflictError,
     WorkStateError,
 )
+from bmdb.explanation import Clause, Explanation
 from bmdb.loops.loop import Loop, loop
 from bmdb.loops.runner import Runner, run
 from bmdb.process import Process
@@ -40,12 +41,14 @@ __all__ = [
     "Backoff",
     "Cancel",
     "Change",
+    "Clause",
     "ConfigError",
     "Connection",
     "ConnectionFailedError",
     "DatabaseError",
     "Eligibility",
     "Error",
+    "Explanation",
     "LeaseLostError",
     "Loop",
     "MigrationError",

@@ -8,6 +8,7 @@ processes, providers and statuses of your own are as good.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 __all__ = [
@@ -188,6 +189,48 @@ class WorkLoss:
     losses: int
     last_lost_at: datetime
     quarantined_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredEligibility:
+    """Which machines need a process, as a worker has registered it; its parameters are written into the SQL.
+
+    `version` is that of the worker's bmdb, `seen` when one of its workers last said that it is there.
+    """
+
+    process: str
+    fingerprint: str
+    having: list[str]
+    lacking: list[str]
+    condition: str | None
+    order_by: str | None
+    sql: str | None
+    version: str
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredProcess:
+    """What the database keeps of a process. The crash backoff in seconds; None where there is none.
+
+    `excludes` goes both ways: processes that it excludes and that exclude it.
+    """
+
+    process: str
+    crash_backoff_initial: float | None
+    crash_backoff_maximum: float | None
+    crash_backoff_exponent: float | None
+    crash_backoff_jitter: float | None
+    quarantine_after: int | None
+    registered_at: datetime
+    excludes: list[str]
+
+
+class Pruned(NamedTuple):
+    """What was removed of history: how many events, and which monthly partitions went as a whole, by name."""
+
+    rows: int
+    partitions: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ def test_the_examples_run(database: str, spawn: Spawn) -> None:
         worker = spawn(example, env={"BMDB_CONNINFO": database})
         assert worker.wait() == 0, worker.errors
         printed.append(worker.lines[-1])
-    exclusion, eligibility, hold = printed
+    exclusion, eligibility, hold, explanation = printed
     assert "under process 'Recovery' or one that excludes it" in exclusion
     assert eligibility == "2 [None, None]"
     assert hold == "[('ada', 'its disk is being replaced')]"
+    assert explanation == "✗ it does not have tag provided, which install asks for"
 
 
 def test_every_setting_is_described() -> None:

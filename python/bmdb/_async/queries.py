@@ -18,6 +18,8 @@ from bmdb.model import (
     OsInstallationRequest,
     ProcessCount,
     ProvidedMachine,
+    RegisteredEligibility,
+    RegisteredProcess,
     SessionInfo,
     SessionUse,
     WorkBackoff,
@@ -220,6 +222,14 @@ class AsyncQueries(Unique):
     async def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
         """End the hold of the machine for the process ('': the one for every process); False when there was none."""
         return await self._core.call_count_async("work_release_hold", (machine, process, component)) > 0
+
+    async def processes(self) -> list[RegisteredProcess]:
+        """The processes that workers have registered, by name."""
+        return _each(await self._core.call_async("process_list", ()), RegisteredProcess)
+
+    async def eligibilities(self, process: str | None) -> list[RegisteredEligibility]:
+        """What workers of this process, or of all if it is None, ask of machines, as they have registered it."""
+        return _each(await self._core.call_async("process_declared", (process,)), RegisteredEligibility)
 
     async def holds(self, machine: UUID | None = None) -> list[Hold]:
         """The holds in force, of this machine or of all, by machine and process."""

@@ -343,6 +343,8 @@ class AsyncSession(Unique):
             hold = hold if hold is not None else process.max_hold
         else:
             name = name_of(process)
+        if (name, eligibility.fingerprint) not in connection._declared:
+            await connection._declare(name, eligibility)
         core = connection._core
         try:
             claimed = await self._claimed(name, eligibility, limit)

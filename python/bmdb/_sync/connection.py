@@ -7,31 +7,28 @@ import os
 import platform
 import socket
 import warnings
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from bmdb import _core
 from bmdb import conninfo as _conninfo
+from bmdb._sync.operators import Operators
 from bmdb._sync.queries import Queries
 from bmdb._sync.session import Session
-from bmdb._sync.transaction import run
 from bmdb.callbacks import Nesting
 from bmdb.durations import positive_seconds
 from bmdb.errors import ConfigError
-from bmdb.identity import Unique
 from bmdb.lifecycle import track, untrack
 from bmdb.listener import Listener
-from bmdb.model import ActiveWork, HistoryEvent, Hold, SessionInfo, WorkBackoff
-from bmdb.process import Process, name_of
+from bmdb.model import HistoryEvent, SessionInfo
+from bmdb.process import Process
 from bmdb.statistics import Statistics
 
 if TYPE_CHECKING:
     from bmdb.embedded import EmbeddedServer
-
-T = TypeVar("T")
 
 
 class Collected(NamedTuple):
@@ -41,7 +38,7 @@ class Collected(NamedTuple):
     leases: int
 
 
-class Connection(Unique):
+class Connection(Operators):
     """A pool of connections to one database, the heartbeat of the sessions started on it, and their metrics.
 
     Made by `connect`. A context manager: leaving it closes it. May be shared by threads or tasks, but not with a forked
@@ -56,6 +53,7 @@ class Connection(Unique):
         self._owner = os.getpid()
         self._listener = Listener(core)
         self._processes: frozenset[Process] = frozenset()
+        self._declared: set[tuple[str, str]] = set()
         track(self)
 
     @classmethod
@@ -173,6 +171,8 @@ class Connection(Unique):
     def register(self, *processes: Process, replace: bool = False) -> None:
         """Stores the processes' exclusions, crash backoffs and quarantines, which then hold for every worker.
 
+        Also what they ask of machines, which `explain` then tells.
+
         `work()` does it by itself the first time that it is given a Process, so this is for whoever wants it done
         before, or `replace`. In one transaction of its own; what is stored already costs no write, and what this
         connection has registered before no question.
@@ -195,6 +195,9 @@ class Connection(Unique):
             self._core.register(new, replace)
         names = {process.name for process in new if replace}
         self._processes = frozenset(new).union(known for known in self._processes if known.name not in names)
+        for process in new:
+            if process.eligible is not None:
+                self._declare(process.name, process.eligible)
 
     def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""
@@ -203,79 +206,6 @@ class Connection(Unique):
     def session_info(self, session_id: UUID) -> SessionInfo | None:
         """The session's row, live or expired; None once it is closed or collected."""
         return self._read(lambda q: q.session(session_id))
-
-    def release_quarantine(self, machine: UUID, process: str | Process) -> bool:
-        """Lets the process have the machine again, at once; returns False when that was not in quarantine.
-
-        For whoever has seen to what its holders were lost on. The losses and the quarantine's backoff are forgotten,
-        so that the next backoff is a first one. History says `QuarantineReleased`, with this connection's component.
-        """
-        name = name_of(process)
-        return self._read(lambda q: q.release_quarantine(machine, name, self._core.component))
-
-    def hold(
-        self,
-        machine: UUID,
-        process: str | Process | None = None,
-        *,
-        owner: str,
-        reason: str,
-        until: datetime | None = None,
-    ) -> None:
-        """Keeps workers away from the machine: those of one process, or all of them.
-
-        For a person who wants to see to the machine: `owner` is who, `reason` why. It lasts until `release`, or until
-        the aware datetime `until`, by the database's clock. A lease that somebody has by now is left alone; no claim
-        gets a new one. A second hold for the same machine and process replaces the first. History says `Held`.
-
-        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an empty
-        owner or reason and for a naive datetime.
-        """
-        _who_and_why(owner, reason)
-        if until is not None:
-            if not isinstance(until, datetime):
-                raise TypeError(f"until must be an aware datetime or None, not {type(until).__name__}")
-            if until.utcoffset() is None:
-                raise ValueError("until must be an aware datetime: this one has no time zone")
-        name = _held(process)
-        self._read(lambda q: q.hold(machine, name, owner, reason, until, self._core.component))
-
-    def release(self, machine: UUID, process: str | Process | None = None) -> bool:
-        """Ends the hold of the machine for this process, or without one the hold for all; False when there was none.
-
-        A hold for all and one for a process are two: each is ended by itself. History says `Released`, with the owner
-        and the reason of the hold.
-        """
-        name = _held(process)
-        return self._read(lambda q: q.release_hold(machine, name, self._core.component))
-
-    def holds(self, machine: UUID | None = None) -> list[Hold]:
-        """The holds in force, of this machine or of all, by machine and process."""
-        return self._read(lambda q: q.holds(machine))
-
-    def force_release(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> ActiveWork | None:
-        """Frees the machine of a lease whose holder does not end it; what the lease was, or None when there was none.
-
-        The holder is fenced: its finish and fail raise LeaseLostError, and nothing of them lands. Its session lives on,
-        and so does what it does outside the database: see to that first, since others may have the machine from now on
-        (`hold` keeps them away). History says `Released` with owner and reason, and with the session and
-        token of the lease. Waits for a transaction of the holder's that is ending the lease.
-
-        Raises ValueError for an empty owner or reason.
-        """
-        cause, name = _who_and_why(owner, reason), name_of(process)
-        return self._read(lambda q: q.force_release(machine, name, cause, self._core.component))
-
-    def clear_backoff(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> WorkBackoff | None:
-        """Ends the backoff that keeps the process off the machine; what it was, or None when there was none.
-
-        The next failure then waits for the initial period. A quarantine is ended by `release_quarantine` only. History
-        says `BackoffCleared` with owner and reason.
-
-        Raises ValueError for an empty owner or reason.
-        """
-        cause, name = _who_and_why(owner, reason), name_of(process)
-        return self._read(lambda q: q.clear_backoff(machine, name, cause, self._core.component))
 
     def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""
@@ -324,9 +254,6 @@ class Connection(Unique):
         seconds. Costs microseconds; `bmdb.metrics` exports it to Prometheus.
         """
         return self._core.metrics()
-
-    def _read(self, fn: Callable[[Queries], T]) -> T:
-        return run(self._core, self._core.unfenced(), fn)
 
     @property
     def closed(self) -> bool:
@@ -384,23 +311,6 @@ def _check_settings(
     for name, number in (("pool_size", pool_size), ("max_retries", max_retries)):
         if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**31:
             raise ConfigError(f"{name} must be a whole number, and no larger than makes sense")
-
-
-def _held(process: str | Process | None) -> str:
-    if process is None:
-        return ""
-    name = name_of(process)
-    _core.check_process(name)
-    return name
-
-
-def _who_and_why(owner: object, reason: object) -> str:
-    for what, text in (("owner", owner), ("reason", reason)):
-        if not isinstance(text, str):
-            raise TypeError(f"{what} must be a str, not {type(text).__name__}")
-        if not text.strip() or "\0" in text:
-            raise ValueError(f"{what} must say something, without NUL characters")
-    return f"{owner}: {reason}"
 
 
 def _seconds(interval: object) -> float:

@@ -19,6 +19,8 @@ from bmdb.model import (
     OsInstallationRequest,
     ProcessCount,
     ProvidedMachine,
+    RegisteredEligibility,
+    RegisteredProcess,
     SessionInfo,
     SessionUse,
     WorkBackoff,
@@ -221,6 +223,14 @@ class Queries(Unique):
     def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
         """End the hold of the machine for the process ('': the one for every process); False when there was none."""
         return self._core.call_count("work_release_hold", (machine, process, component)) > 0
+
+    def processes(self) -> list[RegisteredProcess]:
+        """The processes that workers have registered, by name."""
+        return _each(self._core.call("process_list", ()), RegisteredProcess)
+
+    def eligibilities(self, process: str | None) -> list[RegisteredEligibility]:
+        """What workers of this process, or of all if it is None, ask of machines, as they have registered it."""
+        return _each(self._core.call("process_declared", (process,)), RegisteredEligibility)
 
     def holds(self, machine: UUID | None = None) -> list[Hold]:
         """The holds in force, of this machine or of all, by machine and process."""

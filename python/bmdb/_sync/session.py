@@ -240,6 +240,8 @@ class Session(Unique):
             hold = hold if hold is not None else process.max_hold
         else:
             name = name_of(process)
+        if (name, eligibility.fingerprint) not in connection._declared:
+            connection._declare(name, eligibility)
         core = connection._core
         try:
             claimed = self._claimed(name, eligibility, limit)

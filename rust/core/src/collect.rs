@@ -32,6 +32,9 @@ const FORGOTTEN: i64 = 5000;
 /// How long one of our own statements may take: they touch few rows, and nobody could interrupt a hung one.
 const OWN_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often to look whether history has partitions for the months to come.
+const AHEAD: Duration = Duration::from_secs(3600);
+
 /// How long a backend may sit in a fenced transaction after its session's deadline before it is ended.
 const STALLED_GRACE: Duration = Duration::from_millis(250);
 
@@ -100,7 +103,23 @@ pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
         }
     }
     metrics.on_collected(total.sessions, total.leases);
+    if pool.dialect() == Dialect::PostgreSql && pool.is_due(AHEAD) {
+        keep_ahead(pool).await?;
+    }
     Ok(total)
+}
+
+/// Sees to it that history has partitions for the months to come. Housekeeping: what the database refuses is left to others.
+async fn keep_ahead(pool: &Arc<Pool>) -> Result<()> {
+    let mut checkout = pool.checkout().await?;
+    match checkout
+        .conn()
+        .query(queries::WORK_HISTORY_AHEAD.sql, &[])
+        .await
+    {
+        Ok(_) | Err(Error::Database(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn collect_batch(pool: &Arc<Pool>) -> Result<(i64, Collected)> {

@@ -317,12 +317,6 @@ impl Connection {
         }
     }
 
-    /// An unfenced transaction for reading and for statements of our own.
-    #[must_use]
-    pub fn unfenced(&self) -> Transaction {
-        Transaction::new(self.pool.clone(), own_plan())
-    }
-
     /// Stores what the database keeps of these processes.
     pub async fn register(&self, definitions: &[Definition], replace: bool) -> Result<()> {
         for unwatched in process::register(&self.pool, definitions, replace).await? {

@@ -13,6 +13,8 @@ pub enum Isolation {
     RepeatableRead,
     /// A snapshot for each statement.
     ReadCommitted,
+    /// One snapshot, in which nothing can be written. For looks of our own.
+    ReadOnly,
 }
 
 impl Isolation {
@@ -34,6 +36,7 @@ impl Isolation {
             Isolation::Serializable => "serializable",
             Isolation::RepeatableRead => "repeatable read",
             Isolation::ReadCommitted => "read committed",
+            Isolation::ReadOnly => "repeatable read, read only",
         }
     }
 
@@ -89,6 +92,12 @@ impl Dialect {
             }
             (Dialect::PostgreSql, Isolation::ReadCommitted) => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+            }
+            (Dialect::PostgreSql, Isolation::ReadOnly) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            }
+            (Dialect::CockroachDb, Isolation::ReadOnly) => {
+                "BEGIN READ ONLY; SAVEPOINT cockroach_restart"
             }
             (Dialect::CockroachDb, _) => "BEGIN; SAVEPOINT cockroach_restart",
         }

@@ -4,6 +4,8 @@
 //! held by an operator, not in quarantine. Every look at another table is a subquery behind `OFFSET 0`, which the planner
 //! does not turn into a join: each machine costs a handful of look-ups in indexes, whatever the statistics say.
 
+pub mod questions;
+
 use std::fmt::Write;
 
 use crate::error::{Error, Result};

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_tags"),
     migration!(3, "0003_processes"),
     migration!(4, "0004_batches"),
+    migration!(5, "0005_operators"),
 ];
 
 /// The version that this library was written for.

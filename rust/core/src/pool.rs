@@ -4,7 +4,7 @@ mod conn;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,6 +38,8 @@ pub struct Pool {
     owner: u32,
     /// What a new connection is set to.
     settings: Option<&'static str>,
+    /// When its users last saw to what has to be done now and then.
+    housekept: Mutex<Option<Instant>>,
 }
 
 impl Pool {
@@ -65,7 +67,21 @@ impl Pool {
             closed: AtomicBool::new(false),
             server: OnceLock::new(),
             owner: std::process::id(),
+            housekept: Mutex::new(None),
         })
+    }
+
+    /// Whether it is `every` so long since this last said so, or the first time.
+    pub fn is_due(&self, every: Duration) -> bool {
+        let mut housekept = self
+            .housekept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let due = housekept.is_none_or(|at| at.elapsed() >= every);
+        if due {
+            *housekept = Some(Instant::now());
+        }
+        due
     }
 
     /// Who drives this pool's I/O.

@@ -61,6 +61,9 @@ queries! {
     COLLECT_LOSE = "collect", "lose", Many;
     COLLECT_OUTLOOK = "collect", "outlook", One;
     COLLECT_QUARANTINE = "collect", "quarantine", None;
+    EXPLAIN_BACKLOG = "explain", "backlog", One;
+    EXPLAIN_FACTS = "explain", "facts", Many;
+    EXPLAIN_PLACE = "explain", "place", One;
     MACHINE_ADD_PROVIDED = "machine", "add_provided", None;
     MACHINE_BY_ID = "machine", "by_id", One;
     MACHINE_DELETE_AGENT_HEARTBEAT = "machine", "delete_agent_heartbeat", None;
@@ -78,8 +81,12 @@ queries! {
     MACHINE_SET_OS_INSTALLATION_REPORT = "machine", "set_os_installation_report", None;
     MACHINE_SET_OS_INSTALLATION_REQUEST = "machine", "set_os_installation_request", None;
     MACHINE_UPDATE_PROVIDER_STATUS = "machine", "update_provider_status", None;
+    PROCESS_DECLARE = "process", "declare", None;
+    PROCESS_DECLARED = "process", "declared", Many;
     PROCESS_EXCLUDE = "process", "exclude", None;
     PROCESS_INCLUDE = "process", "include", None;
+    PROCESS_LIST = "process", "list", Many;
+    PROCESS_POLLED = "process", "polled", None;
     PROCESS_REGISTER = "process", "register", None;
     PROCESS_STORED = "process", "stored", Many;
     PROCESS_WATCH = "process", "watch", Many;
@@ -132,8 +139,10 @@ queries! {
     WORK_FAIL = "work", "fail", One;
     WORK_FINISH = "work", "finish", One;
     WORK_FORCE_RELEASE = "work", "force_release", One;
+    WORK_HISTORY_AHEAD = "work", "history_ahead", One;
     WORK_HISTORY_LATEST = "work", "history_latest", Many;
     WORK_HISTORY_OF = "work", "history_of", Many;
+    WORK_HISTORY_PRUNE = "work", "history_prune", One;
     WORK_HOLD = "work", "hold", None;
     WORK_HOLDS = "work", "holds", Many;
     WORK_INSERT_BACKOFF = "work", "insert_backoff", None;

@@ -29,7 +29,7 @@ use crate::work::{Work, ending};
 /// Which machines need a process; see `bmdb.eligible`.
 #[pyclass(frozen, module = "bmdb._core")]
 pub(crate) struct Eligibility {
-    declared: Declared,
+    pub(crate) declared: Declared,
     having: Py<PyTuple>,
     lacking: Py<PyTuple>,
     params: Py<PyTuple>,
@@ -111,6 +111,12 @@ impl Eligibility {
     #[getter]
     fn fingerprint(&self) -> &str {
         &self.declared.fingerprint
+    }
+
+    /// The same with these SQL literals in place of the parameters: (condition, order, query).
+    fn written(&self, literals: Vec<String>) -> (Option<String>, Option<String>, Option<String>) {
+        let written = self.declared.eligibility.written(&literals);
+        (written.condition, written.order, written.sql)
     }
 
     /// For pickle and copy.

@@ -1,7 +1,6 @@
 //! `bmdb._core.Connection`: opening, the schema, sessions, collection, closing.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bmdb_core::batch::lanes;
 use bmdb_core::connection::{Connection as Core, Settings};
@@ -24,9 +23,10 @@ use crate::canary::{self, Policy};
 use crate::drive;
 use crate::error::to_python;
 use crate::foreign::ForeignTransaction;
-use crate::limits::{optional_isolation, optional_retries};
+use crate::limits::{limit, optional_isolation, optional_retries};
 use crate::metrics;
 use crate::process::{Process, definitions};
+use crate::questions::Questions;
 use crate::session::Session;
 use crate::settings::{Given, prepare};
 use crate::transaction::{Kind, Transaction};
@@ -52,12 +52,6 @@ async fn open((settings, throwaway): (Settings, bool)) -> Result<Connection> {
         throwaway,
         database: Arc::default(),
     })
-}
-
-fn limit(seconds: f64) -> PyResult<Duration> {
-    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
 }
 
 fn collected(outcome: bmdb_core::collect::Collected) -> (u64, u64) {
@@ -321,9 +315,20 @@ impl Connection {
         Batches::new(self.core.clone())
     }
 
-    /// A transaction that no session fences, for reading.
-    fn unfenced(&self) -> Transaction {
-        Transaction::new(&self.core, bmdb_core::collect::own_plan(), Kind::Plain)
+    /// Queries about eligibilities.
+    #[getter]
+    fn questions(&self) -> Questions {
+        Questions::new(self.core.clone())
+    }
+
+    /// A transaction that no session fences, each of whose statements may take so many seconds; `read_only`: on one snapshot.
+    #[pyo3(signature = (seconds = 5.0, read_only = false))]
+    fn unfenced(&self, seconds: f64, read_only: bool) -> PyResult<Transaction> {
+        Ok(Transaction::unfenced(
+            &self.core,
+            limit(seconds)?,
+            read_only,
+        ))
     }
 
     /// For people: which part of the fleet manager this is.

@@ -15,6 +15,7 @@ mod messenger;
 mod metrics;
 mod pace;
 mod process;
+mod questions;
 mod retry;
 mod row;
 mod session;
@@ -53,6 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<transaction::Transaction>()?;
     module.add_class::<work::Work>()?;
+    module.add_class::<questions::Questions>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
     module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;

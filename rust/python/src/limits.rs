@@ -1,7 +1,10 @@
 //! How a caller wants a transaction run: how strictly, and how often at most.
 
+use std::time::Duration;
+
 use bmdb_core::dialect::Isolation;
 use bmdb_core::error::{Error, Result};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::to_python;
@@ -37,4 +40,11 @@ pub(crate) fn optional_isolation(
     name.map(isolation)
         .transpose()
         .map_err(|error| to_python(py, error))
+}
+
+/// A span of time; what is negative is none.
+pub(crate) fn limit(seconds: f64) -> PyResult<Duration> {
+    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 use std::thread::ThreadId;
+use std::time::Duration;
 
+use bmdb_core::collect::own_plan;
 use bmdb_core::connection::Connection as CoreConnection;
+use bmdb_core::dialect::Isolation;
 use bmdb_core::error::{Error, Result};
 use bmdb_core::migrate::explain_missing_schema;
 use bmdb_core::queries;
@@ -57,6 +60,16 @@ impl Transaction {
             })),
             abandoned,
         }
+    }
+
+    /// For statements of our own, each of which may take so long; `read_only`: on one snapshot in which nothing can be written.
+    pub(crate) fn unfenced(connection: &CoreConnection, limit: Duration, read_only: bool) -> Self {
+        let mut plan = own_plan();
+        plan.statement_limit = Some(limit);
+        if read_only {
+            plan.isolation = Isolation::ReadOnly;
+        }
+        Self::new(connection, plan, Kind::Plain)
     }
 
     /// The transaction for a statement: refuses a second user at the same time, and another thread's.

@@ -198,7 +198,7 @@ class TestRegistration:
             connection.register(process, RECOVER)
             assert exclusions(sql) == {("A", "B"), ("A", "C")}
             assert settings(sql, "A") == (0.5, 60.0, 1.5, 0.25, 3)
-        assert settings(sql, "Recover") is None, "it has nothing to keep"
+        assert settings(sql, "Recover") == (None,) * 5, "it has nothing to keep but its name"
 
     def test_it_only_adds(self, connection: bmdb.Connection, sql: Sql) -> None:
         """As when a worker of an older version comes back, which declares less."""

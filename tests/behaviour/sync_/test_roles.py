@@ -5,39 +5,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from tests.conftest import MakeMachines
+from tests.conftest import MakeMachines, MakeRole
 from tests.processes import eventually
 
 import bmdb
-
-MakeRole = Callable[..., str]
-
-
-@pytest.fixture
-def role(database: str, sql: psycopg.Connection[Any]) -> Iterator[MakeRole]:
-    """A function that makes a role that may use the tables, with settings; its connection string."""
-    made: list[str] = []
-
-    def make(*settings: str) -> str:
-        name = f"bmdb_role_{uuid.uuid4().hex[:12]}"
-        sql.execute(f"CREATE ROLE {name} LOGIN")  # type: ignore[arg-type]
-        made.append(name)
-        sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")  # type: ignore[arg-type]
-        for setting in settings:
-            sql.execute(f"ALTER ROLE {name} SET {setting}")  # type: ignore[arg-type]
-        return make_conninfo(database, user=name)
-
-    yield make
-    for name in made:
-        sql.execute("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s", [name])
-        sql.execute(f"DROP OWNED BY {name}")  # type: ignore[arg-type]
-        sql.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
 
 
 def test_an_ordinary_role_does_everything_but_migrate(role: MakeRole, machines: MakeMachines) -> None:
@@ -117,3 +93,20 @@ def test_a_database_that_cannot_hold_every_character_is_refused(sql: psycopg.Con
             bmdb.connect(make_conninfo(database, dbname=name), component="test", migrate=True)
     finally:
         sql.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+def test_a_role_that_may_not_say_what_it_asks_leases_all_the_same(
+    role: MakeRole, sql: psycopg.Connection[Any], machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    conninfo = role()
+    (name,) = sql.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'bmdb_role_%' ORDER BY oid DESC").fetchone()  # type: ignore[misc]
+    sql.execute(f'REVOKE ALL ON process_eligibility FROM "{name}"'.encode())
+    with (
+        bmdb.connect(conninfo, component="test") as connection,
+        connection.start_session() as session,
+    ):
+        work = session.work("A", bmdb.eligible(lacking=("provided",)))
+        assert work.machine == machine
+        work.finish()
+    assert sql.execute("SELECT count(*) FROM process_eligibility").fetchone() == (0,)

@@ -9,10 +9,11 @@
 //! the id that its client gave it.
 
 mod owed;
+mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -20,13 +21,11 @@ use uuid::Uuid;
 use super::coalesce::{Batch, Entry, Runner};
 use super::retire::still_open;
 use super::sweep::{FIRST_ROUND, FIRST_WINDOW, LARGEST_WINDOW, Scan};
-use crate::dialect::Dialect;
 use crate::eligibility::Compiled;
 use crate::error::{Error, Result};
 use crate::lease::Loss;
 use crate::migrate::explain_missing_schema;
 use crate::pool::{Pool, STEP_LIMIT, Server};
-use crate::queries;
 use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
 use crate::session::SessionState;
 use crate::settle::Claimed;
@@ -35,8 +34,6 @@ use crate::transaction::{until_lost, uuid};
 use crate::value::Param;
 use crate::work::WorkLease;
 
-/// How long to rely on what was told about triggers.
-const WATCH_PAUSE: Duration = Duration::from_secs(10);
 /// The most leases in one claim.
 pub const MOST: usize = 500;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -87,6 +84,8 @@ pub struct Claims {
     watcher: Arc<str>,
     /// Whether triggers tell of machines that become eligible, and when that was asked last.
     watched: Mutex<(bool, Option<Instant>)>,
+    /// When it last said in the database that it asks.
+    told: Mutex<Option<Instant>>,
     scan: Mutex<Scan>,
     unsettled: Mutex<Vec<Unsettled>>,
     stale: AtomicBool,
@@ -113,6 +112,7 @@ impl Claims {
             params,
             watcher,
             watched: Mutex::new((false, None)),
+            told: Mutex::new(None),
             scan: Mutex::new(Scan::new(Uuid::new_v4())),
             unsettled: Mutex::new(Vec::new()),
             stale: AtomicBool::new(false),
@@ -207,6 +207,7 @@ impl Claims {
     async fn claim_all(&self, batch: &mut Batch<Self>) -> Result<()> {
         self.session.check()?;
         self.settle_left_over().await?;
+        self.tell_polled().await?;
         let watched = self.is_watched().await?;
         let mut round = {
             let mut scan = lock(&self.scan);
@@ -284,42 +285,6 @@ impl Claims {
                 }
             }
         }
-    }
-
-    /// Whether triggers can be relied on, as of a little while ago.
-    async fn is_watched(&self) -> Result<bool> {
-        let (watched, asked) = *lock(&self.watched);
-        if asked.is_some_and(|asked| asked.elapsed() < WATCH_PAUSE)
-            || !self.compiled.windowed
-            || self.pool.dialect() != Dialect::PostgreSql
-        {
-            return Ok(watched);
-        }
-        let process = Param::Text(self.process.clone());
-        let processes = Param::Array(vec![process.clone()]);
-        let mut checkout = self.pool.checkout().await?;
-        let conn = checkout.conn();
-        let rows = conn
-            .query(queries::PROCESS_WATCHED.sql, &[processes])
-            .await
-            .map_err(explain_missing_schema)?;
-        let ours = rows
-            .iter()
-            .find(|row| row.get::<_, &str>("watcher") == &*self.watcher);
-        let watched = ours.is_some_and(|row| row.get("watched"));
-        if ours.is_some_and(|row| row.get("unseen")) {
-            let watcher = Param::Text(self.watcher.to_string());
-            match conn
-                .query(queries::PROCESS_WATCHING.sql, &[process, watcher])
-                .await
-            {
-                // Housekeeping: the claim does not fail for it, and the next one tries again.
-                Ok(_) | Err(Error::Database(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        *lock(&self.watched) = (watched, Some(Instant::now()));
-        Ok(watched)
     }
 
     fn next_look(&self, round: &mut Round) -> Option<Look> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::claims::{ClaimJob, Claims};
 use super::coalesce::Coalescer;
 use super::ends::{EndJob, Ends};
-use crate::eligibility::{Compiled, Eligibility};
+use crate::eligibility::{Compiled, Eligibility, questions};
 use crate::error::{Error, Result};
 use crate::migrate::explain_missing_schema;
 use crate::pool::Pool;
@@ -58,6 +58,17 @@ impl Declared {
             identity: identity.into(),
         })
     }
+}
+
+/// Queries about an eligibility. Where a tag is not there, only the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Questions {
+    /// About machine `$1`: which of the tags it has, whether the condition holds, whether it is eligible.
+    pub examined: String,
+    /// For all machines that need the process.
+    pub statement: Option<String>,
+    /// How many machines process `$1` could lease now, and which place machine `$2` has among them.
+    pub place: Option<String>,
 }
 
 /// FNV-1a: the same in every process, which the standard library does not promise of its hashes.
@@ -268,6 +279,23 @@ impl Lanes {
     pub async fn compiled(&self, declared: &Declared) -> Result<Compiled> {
         self.pool.check_usable()?;
         declared.eligibility.compile(&self.tags().await?)
+    }
+
+    /// What people and programs ask about an eligibility without parameters.
+    pub async fn questions(&self, eligibility: &Eligibility) -> Result<Questions> {
+        self.pool.check_usable()?;
+        let tags = self.tags().await?;
+        Ok(Questions {
+            examined: eligibility.examined(&tags)?,
+            statement: eligibility.statement(&tags).ok(),
+            place: eligibility.place(&tags).ok(),
+        })
+    }
+
+    /// The query for how many machines process `$1` could lease now by one of these.
+    pub async fn backlog(&self, eligibilities: &[Eligibility]) -> Result<String> {
+        self.pool.check_usable()?;
+        questions::backlog(eligibilities, &self.tags().await?)
     }
 
     /// The queue of such claims, if there has been one before.

@@ -1,0 +1,289 @@
+# Generated from python/bmdb/_async/operators.py by tools/generate_sync.py: do not edit.
+"""What operators ask and do: why a machine is not worked on, and keeping workers away or letting them have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from bmdb import _core
+from bmdb._core import Eligibility, Row
+from bmdb._sync.queries import Queries
+from bmdb._sync.transaction import run
+from bmdb.callbacks import Nesting
+from bmdb.errors import DatabaseError
+from bmdb.explanation import Clause, Explanation, conditions, explained, literal, unregistered
+from bmdb.identity import Unique
+from bmdb.model import (
+    ActiveWork,
+    Hold,
+    Pruned,
+    RegisteredEligibility,
+    RegisteredProcess,
+    WorkBackoff,
+)
+from bmdb.process import Process, name_of
+
+__all__ = ["Operators"]
+
+T = TypeVar("T")
+
+# Declared once for each connection; beyond that somebody makes one anew for each call.
+_MOST_DECLARED = 1000
+# What a role that may only lease, or a standby, answers to a registration that is for people.
+_NOT_HERE = {"42501", "25006", "42P01"}
+# What happened in the last hour settles how transactions ended whose COMMIT was not answered.
+_SHORTEST_HISTORY = timedelta(hours=1)
+
+
+class Operators(Unique):
+    """The part of a connection that is for people and their programs."""
+
+    _core: _core.Connection
+    _declared: set[tuple[str, str]]
+
+    def explain(self, machine: UUID, process: str | Process) -> Explanation:
+        """Whether the process may have this machine now, and every reason why not; `str()` of it is for people.
+
+        Who has leased it, for this process or one that excludes it; its backoff; holds; quarantine; and which of the
+        tags and conditions that the process asks for it does not meet, by what workers have registered, or by the
+        eligibility of the `Process` given. An eligible machine gets its place among all that could be leased now. What
+        is decided in callbacks of workers cannot be told.
+
+        Looks at one moment, and changes nothing. Costs what counting the machines that could be leased costs.
+        """
+        name = name_of(process)
+        _core.check_process(name)
+        given = process.eligible if isinstance(process, Process) else None
+
+        def look(q: Queries) -> tuple[list[Row], list[RegisteredEligibility]]:
+            return q._core.call("explain_facts", (machine, name)), q.eligibilities(name)
+
+        facts, declared = self._look(look)
+        wanted: list[tuple[str, Eligibility, datetime | None]] = [
+            (each.fingerprint, _eligibility(each), each.seen) for each in declared
+        ]
+        if given is not None and given.fingerprint not in {each.fingerprint for each in declared}:
+            wanted.append((given.fingerprint, _written(given), None))
+        found: list[list[Clause]] = []
+        for fingerprint, eligibility, seen in wanted:
+            try:
+                answer, place = self._examined(machine, name, eligibility)
+            except DatabaseError as error:
+                text = f"what {name} asks of machines cannot be answered: {error}"
+                found.append([Clause("tag", True, text, {"eligibility": fingerprint, "sqlstate": error.sqlstate})])
+                continue
+            found.append(conditions(name, fingerprint, eligibility, answer, place, seen))
+        kinds = [(row[0], row[1]) for row in facts]
+        if not wanted:
+            found.append([unregistered(name, any(kind == "process" for kind, _ in kinds))])
+        return explained(machine, name, kinds, found)
+
+    def _examined(self, machine: UUID, name: str, eligibility: Eligibility) -> tuple[Row, Row | None]:
+        with Nesting(self._core):
+            examined, _, placed = self._core.questions.about(eligibility)
+
+        def look(q: Queries) -> tuple[Row, Row | None]:
+            [answer] = q.fetch(examined, machine)
+            if placed is None or not answer.eligible:
+                return answer, None
+            return answer, q.fetch_one(placed, name, machine)
+
+        return self._look(look)
+
+    def registered(self) -> list[RegisteredProcess]:
+        """The processes that workers have registered, by name: their exclusions, crash backoffs and quarantines."""
+        return self._look(lambda q: q.processes())
+
+    def eligibilities(self, process: str | Process | None = None) -> list[RegisteredEligibility]:
+        """What workers of this process, or of all, ask of machines, as they have registered it."""
+        name = None if process is None else name_of(process)
+        return self._look(lambda q: q.eligibilities(name))
+
+    def eligibility_sql(self, eligibility: RegisteredEligibility | Eligibility) -> str:
+        """The whole query for the machines that need a process by this eligibility, whatever keeps workers from them.
+
+        Raises ValueError for a tag that the database does not have.
+        """
+        wanted = eligibility if isinstance(eligibility, Eligibility) else _eligibility(eligibility)
+        with Nesting(self._core):
+            _, statement, _ = self._core.questions.about(_written(wanted))
+            if statement is None:
+                # Says which tag is missing, and which there are.
+                return self._core.questions.backlog([_written(wanted)])
+        return statement
+
+    def backlog(self, process: str | Process) -> int | None:
+        """How many machines workers of the process could lease now, by any eligibility that they have registered.
+
+        None when none is registered. What keeps a machine from being leased counts here as it does for a claim, since
+        the query is made from the claim's. Raises ValueError for a tag that is not there any more.
+        """
+        name = name_of(process)
+        declared = self.eligibilities(name)
+        if not declared:
+            return None
+        with Nesting(self._core):
+            sql = self._core.questions.backlog([_eligibility(each) for each in declared])
+        count: int = self._look(lambda q: q.fetch_value(sql, name))
+        return count
+
+    def prune_history(self, older_than: timedelta, *, limit: int = 10_000) -> Pruned:
+        """Removes history from longer ago, by the database's clock, and tells how much; call until that is nothing.
+
+        Months that are wholly older are dropped at once, where this role owns them and nobody is in the way; of the
+        rest at most `limit` rows go in one call, so that no transaction is long.
+
+        Raises ValueError for less than an hour, as the last events tell how work ended whose COMMIT was not answered;
+        DatabaseError with the sqlstate 42501 for a role that may not delete history.
+        """
+        if not isinstance(older_than, timedelta):
+            raise TypeError(f"older_than must be a timedelta, not {type(older_than).__name__}")
+        if older_than < _SHORTEST_HISTORY:
+            raise ValueError("history is kept for an hour at least: it tells how work ended whose COMMIT was lost")
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit}")
+        seconds = older_than.total_seconds()
+
+        def prune(q: Queries) -> Pruned:
+            [row] = q._core.call("work_history_prune", (seconds, limit))
+            return Pruned(*row)
+
+        # Counting a month takes long.
+        return run(self._core, self._core.unfenced(600.0), prune)
+
+    def _declare(self, name: str, eligibility: Eligibility) -> None:
+        """Says in the database, once for each connection, what a process asks of machines."""
+        known = (name, eligibility.fingerprint)
+        if known in self._declared:
+            return
+
+        def declare(q: Queries) -> None:
+            declared = q.eligibilities(name)
+            if (eligibility.fingerprint, _core.__version__) in {(each.fingerprint, each.version) for each in declared}:
+                return
+            wanted = _written(eligibility)
+            texts = (wanted.where, wanted.order_by, wanted.sql)
+            params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
+            q._core.call("process_declare", params)
+
+        try:
+            self._read(declare)
+        except DatabaseError as error:
+            if error.sqlstate not in _NOT_HERE:
+                raise
+        if len(self._declared) >= _MOST_DECLARED:
+            self._declared.clear()
+        self._declared.add(known)
+
+    def release_quarantine(self, machine: UUID, process: str | Process) -> bool:
+        """Lets the process have the machine again, at once; returns False when that was not in quarantine.
+
+        For whoever has seen to what its holders were lost on. The losses and the quarantine's backoff are forgotten,
+        so that the next backoff is a first one. History says `QuarantineReleased`, with this connection's component.
+        """
+        name = name_of(process)
+        return self._read(lambda q: q.release_quarantine(machine, name, self._core.component))
+
+    def hold(
+        self,
+        machine: UUID,
+        process: str | Process | None = None,
+        *,
+        owner: str,
+        reason: str,
+        until: datetime | None = None,
+    ) -> None:
+        """Keeps workers away from the machine: those of one process, or all of them.
+
+        For a person who wants to see to the machine: `owner` is who, `reason` why. It lasts until `release`, or until
+        the aware datetime `until`, by the database's clock. A lease that somebody has by now is left alone; no claim
+        gets a new one. A second hold for the same machine and process replaces the first. History says `Held`.
+
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an empty
+        owner or reason and for a naive datetime.
+        """
+        _who_and_why(owner, reason)
+        if until is not None:
+            if not isinstance(until, datetime):
+                raise TypeError(f"until must be an aware datetime or None, not {type(until).__name__}")
+            if until.utcoffset() is None:
+                raise ValueError("until must be an aware datetime: this one has no time zone")
+        name = _held(process)
+        self._read(lambda q: q.hold(machine, name, owner, reason, until, self._core.component))
+
+    def release(self, machine: UUID, process: str | Process | None = None) -> bool:
+        """Ends the hold of the machine for this process, or without one the hold for all; False when there was none.
+
+        A hold for all and one for a process are two: each is ended by itself. History says `Released`, with the owner
+        and the reason of the hold.
+        """
+        name = _held(process)
+        return self._read(lambda q: q.release_hold(machine, name, self._core.component))
+
+    def holds(self, machine: UUID | None = None) -> list[Hold]:
+        """The holds in force, of this machine or of all, by machine and process."""
+        return self._look(lambda q: q.holds(machine))
+
+    def force_release(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> ActiveWork | None:
+        """Frees the machine of a lease whose holder does not end it; what the lease was, or None when there was none.
+
+        The holder is fenced: its finish and fail raise LeaseLostError, and nothing of them lands. Its session lives on,
+        and so does what it does outside the database: see to that first, since others may have the machine from now on
+        (`hold` keeps them away). History says `Released` with owner and reason, and with the session and
+        token of the lease. Waits for a transaction of the holder's that is ending the lease.
+
+        Raises ValueError for an empty owner or reason.
+        """
+        cause, name = _who_and_why(owner, reason), name_of(process)
+        return self._read(lambda q: q.force_release(machine, name, cause, self._core.component))
+
+    def clear_backoff(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> WorkBackoff | None:
+        """Ends the backoff that keeps the process off the machine; what it was, or None when there was none.
+
+        The next failure then waits for the initial period. A quarantine is ended by `release_quarantine` only. History
+        says `BackoffCleared` with owner and reason.
+
+        Raises ValueError for an empty owner or reason.
+        """
+        cause, name = _who_and_why(owner, reason), name_of(process)
+        return self._read(lambda q: q.clear_backoff(machine, name, cause, self._core.component))
+
+    def _read(self, fn: Callable[[Queries], T]) -> T:
+        return run(self._core, self._core.unfenced(), fn)
+
+    def _look(self, fn: Callable[[Queries], T], *, seconds: float = 30.0) -> T:
+        """Runs `fn` on one snapshot in which nothing can be written; each statement may take `seconds`."""
+        return run(self._core, self._core.unfenced(seconds, True), fn)
+
+
+def _held(process: str | Process | None) -> str:
+    if process is None:
+        return ""
+    name = name_of(process)
+    _core.check_process(name)
+    return name
+
+
+def _who_and_why(owner: object, reason: object) -> str:
+    for what, text in (("owner", owner), ("reason", reason)):
+        if not isinstance(text, str):
+            raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+        if not text.strip() or "\0" in text:
+            raise ValueError(f"{what} must say something, without NUL characters")
+    return f"{owner}: {reason}"
+
+
+def _written(eligibility: Eligibility) -> Eligibility:
+    """The same without parameters."""
+    if not eligibility.params:
+        return eligibility
+    where, order_by, sql = eligibility.written([literal(value) for value in eligibility.params])
+    return Eligibility(eligibility.having, eligibility.lacking, where, (), order_by, sql)
+
+
+def _eligibility(registered: RegisteredEligibility) -> Eligibility:
+    having, lacking = tuple(registered.having), tuple(registered.lacking)
+    return Eligibility(having, lacking, registered.condition, (), registered.order_by, registered.sql)

@@ -1,0 +1,250 @@
+"""`explain`: each thing that keeps a process off a machine is made true, alone; then that thing is told, and no other.
+
+What it tells is held against the claim: a machine is leasable in an explanation exactly when a claim gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from tests.conftest import MakeMachines
+
+import bmdb
+
+Sql = psycopg.Connection[Any]
+WHY = {"owner": "ada", "reason": "fan noise"}
+INSTALL = bmdb.Process(
+    "install",
+    eligible=bmdb.eligible(
+        having=("provided",),
+        lacking=("agent_started",),
+        where="provider = $1 AND provider_location <> '$2'",
+        params=("Equinix",),
+        order_by="provider_id DESC",
+    ),
+    excludes=("wipe",),
+)
+
+
+@dataclass
+class Fleet:
+    """A machine that `install` needs, and everything to spoil that."""
+
+    connection: bmdb.AsyncConnection
+    session: bmdb.AsyncSession
+    sql: Sql
+    machine: UUID
+
+    async def claimed(self) -> bool:
+        """Whether a claim gets it; it is given back at once."""
+        try:
+            work = await self.session.work(INSTALL)
+        except bmdb.NothingToDo:
+            return False
+        await work.cancel()
+        assert work.machine == self.machine
+        return True
+
+
+def provide(sql: Sql, machine: UUID, provider_id: str = "i-1") -> None:
+    sql.execute(
+        "INSERT INTO machine_provided (machine_id, provider, provider_id, provider_location)"
+        " VALUES (%s, %s, %s, 'fra')",
+        [machine, "Equinix", provider_id],
+    )
+
+
+@pytest.fixture
+async def fleet(
+    connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines, sql: Sql
+) -> Fleet:
+    """The machine, whose process is registered."""
+    (machine,) = machines(1)
+    await connection.register(INSTALL)
+    provide(sql, machine)
+    return Fleet(connection, session, sql, machine)
+
+
+async def leased(fleet: Fleet) -> None:
+    await fleet.session.work("install", lambda q: [fleet.machine])
+
+
+async def excluded(fleet: Fleet) -> None:
+    await fleet.session.work("wipe", lambda q: [fleet.machine])
+
+
+async def backing_off(fleet: Fleet) -> None:
+    for _ in range(2):
+        work = await fleet.session.work("install", lambda q: [fleet.machine])
+        await work.fail("no \x1b[31manswer", bmdb.Backoff(600))
+
+
+async def held(fleet: Fleet) -> None:
+    await fleet.connection.hold(fleet.machine, "install", **WHY, until=datetime.now(UTC) + timedelta(hours=1))
+
+
+async def held_for_all(fleet: Fleet) -> None:
+    await fleet.connection.hold(fleet.machine, **WHY)
+
+
+async def quarantined(fleet: Fleet) -> None:
+    """Its holder is lost once, which is once too often."""
+    await fleet.connection.register(replace(INSTALL, quarantine_after=1))
+    holder = await fleet.connection.start_session(interval=1.0)
+    await holder.work("install", lambda q: [fleet.machine])
+    fleet.sql.execute(
+        "UPDATE sessions SET session_deadline = now() - interval '1 s' WHERE session_id = %s", [holder.uuid]
+    )
+    assert await fleet.connection.collect() == (1, 1)
+
+
+async def without_the_tag(fleet: Fleet) -> None:
+    fleet.sql.execute("DELETE FROM machine_provided")
+
+
+async def with_the_other(fleet: Fleet) -> None:
+    fleet.sql.execute("INSERT INTO machine_agent_started VALUES (%s, now(), 'key')", [fleet.machine])
+
+
+async def elsewhere(fleet: Fleet) -> None:
+    fleet.sql.execute("UPDATE machine_provided SET provider = 'Hetzner'")
+
+
+SPOILED: dict[str, tuple[Callable[[Fleet], Awaitable[None]], str, list[str]]] = {
+    "leased": (leased, "lease", ["leased by test (session ", "token 2, until ", "unless the session is renewed"]),
+    "excluded": (excluded, "exclusion", ["wipe, which excludes it, has it leased by test"]),
+    "in backoff": (backing_off, "backoff", ["in backoff until ", "after 2 failures in a row: no \x1b[31manswer"]),
+    "held": (held, "hold", ["ada keeps install away since ", " UTC, until ", ": fan noise"]),
+    "held for all": (held_for_all, "hold", ["ada keeps every process away", "until that is released: fan noise"]),
+    "quarantined": (quarantined, "quarantine", ["in quarantine since ", "after 1 lost holders: test (session "]),
+    "without a tag": (without_the_tag, "tag", ["it does not have tag provided, which install asks for"]),
+    "with a tag": (with_the_other, "tag", ["it has tag agent_started, and install wants machines without it"]),
+    "the condition": (elsewhere, "tag", ["does not hold of it: provider = 'Equinix' AND provider_location <> '$2'"]),
+}
+
+
+@pytest.mark.parametrize(("spoil", "kind", "texts"), SPOILED.values(), ids=list(SPOILED))
+async def test_the_one_thing_in_the_way_is_told(
+    fleet: Fleet, spoil: Callable[[Fleet], Awaitable[None]], kind: str, texts: list[str]
+) -> None:
+    assert (await fleet.connection.explain(fleet.machine, "install")).leasable
+    assert await fleet.claimed()
+    assert await fleet.connection.backlog("install") == 1
+    await spoil(fleet)
+    explanation = await fleet.connection.explain(fleet.machine, "install")
+    assert not explanation.leasable
+    assert [(clause.kind, clause.blocks) for clause in explanation.clauses] == [(kind, True)]
+    for text in texts:
+        assert text in explanation.clauses[0].text
+    assert not await fleet.claimed()
+    assert await fleet.connection.backlog("install") == 0
+
+
+async def test_an_eligible_machine_has_a_place_in_the_order_of_the_process(
+    fleet: Fleet, machines: MakeMachines
+) -> None:
+    others = machines(3)
+    for machine, provider_id in zip(others, ("i-0", "i-2", "i-3"), strict=True):
+        provide(fleet.sql, machine, provider_id)
+    await fleet.connection.hold(others[2], **WHY)
+    [clause] = (await fleet.connection.explain(fleet.machine, INSTALL)).clauses
+    assert (clause.kind, clause.blocks) == ("eligible", False)
+    assert (clause.facts["position"], clause.facts["of"]) == (2, 3)
+    assert "number 2 of 3 in the order of the process; a worker of install last asked at " in clause.text
+    assert await fleet.connection.backlog(INSTALL) == 3
+
+
+async def test_the_last_poll_is_that_of_a_worker(fleet: Fleet) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    fleet.sql.execute("UPDATE process_eligibility SET seen = %s", [long_ago])
+    [clause] = (await fleet.connection.explain(fleet.machine, "install")).clauses
+    assert datetime.fromisoformat(clause.facts["last_poll"]) == long_ago
+    await fleet.claimed()
+    [clause] = (await fleet.connection.explain(fleet.machine, "install")).clauses
+    assert datetime.now(UTC) - datetime.fromisoformat(clause.facts["last_poll"]) < timedelta(minutes=1)
+
+
+async def test_one_of_several_eligibilities_is_enough(fleet: Fleet) -> None:
+    other = bmdb.eligible(having=("hardware_report",))
+    with pytest.raises(bmdb.NothingToDo):
+        await fleet.session.work("install", other)
+    assert len(await fleet.connection.eligibilities("install")) == 2
+    assert (await fleet.connection.explain(fleet.machine, "install")).leasable
+    assert await fleet.connection.backlog("install") == 1
+    await without_the_tag(fleet)
+    told = await fleet.connection.explain(fleet.machine, "install")
+    assert {clause.facts["tag"] for clause in told.clauses} == {"provided", "hardware_report"}
+
+
+async def test_what_has_gone_since_is_told_and_is_no_error(fleet: Fleet) -> None:
+    fleet.sql.execute("CREATE TABLE machine_rack (machine_id uuid PRIMARY KEY REFERENCES machines, height int)")
+    await fleet.connection.register(bmdb.Process("rack", eligible=bmdb.eligible(having=("rack",), where="height > 1")))
+    fleet.sql.execute("ALTER TABLE machine_rack DROP COLUMN height")
+    [clause] = (await fleet.connection.explain(fleet.machine, "rack")).clauses
+    assert clause.blocks and clause.facts["sqlstate"] == "42703" and "height" in clause.text
+    fleet.sql.execute("DROP TABLE machine_rack")
+    [clause] = (await fleet.connection.explain(fleet.machine, "rack")).clauses
+    assert clause.blocks and "this database has no such tag" in clause.text
+    with pytest.raises(ValueError, match="rack"):
+        await fleet.connection.backlog("rack")
+
+
+async def test_queries_of_their_own_are_told_too(fleet: Fleet) -> None:
+    wanted = bmdb.eligible(sql="SELECT machine_id FROM machine_provided WHERE provider_id = $1", params=("i-2",))
+    await fleet.connection.register(bmdb.Process("audit", eligible=wanted))
+    [clause] = (await fleet.connection.explain(fleet.machine, "audit")).clauses
+    assert clause.text.endswith("does not return it: SELECT machine_id FROM machine_provided WHERE provider_id = 'i-2'")
+    fleet.sql.execute("UPDATE machine_provided SET provider_id = 'i-2'")
+    assert (await fleet.connection.explain(fleet.machine, "audit")).leasable
+
+
+async def test_what_nobody_can_know_is_said(fleet: Fleet) -> None:
+    unknown = await fleet.connection.explain(fleet.machine, "instal")
+    assert (unknown.leasable, unknown.clauses[0].kind) == (False, "process")
+    assert "no worker has registered a process instal" in str(unknown)
+    assert await fleet.connection.backlog("instal") is None
+    await fleet.connection.register(bmdb.Process("wipe"))
+    callback = await fleet.connection.explain(fleet.machine, "wipe")
+    assert (callback.leasable, callback.clauses[0].kind) == (True, "process")
+    missing = await fleet.connection.explain(uuid4(), "install")
+    assert (missing.leasable, [clause.kind for clause in missing.clauses]) == (False, ["machine"])
+
+
+async def test_parameters_are_written_into_what_is_registered(connection: bmdb.AsyncConnection) -> None:
+    values = ("it's \\ $1", 7, -3, [uuid4()], {"a": "b'"}, datetime(2026, 1, 2, tzinfo=UTC))
+    where = (
+        "provider = $1 AND 1 = $2::int AND 2 -$3::int = 5 AND machine_id = ANY($4) AND '{}' = $5::jsonb AND now() > $6"
+    )
+    wanted = bmdb.eligible(having=("provided",), where=where, params=values)
+    await connection.register(bmdb.Process("params", eligible=wanted))
+    [kept] = await connection.eligibilities()
+    assert kept.fingerprint == wanted.fingerprint and kept.version == bmdb.__version__
+    assert "$" not in (kept.condition or "").replace("it''s \\\\ $1", "")
+    statement = await connection.eligibility_sql(kept)
+    assert await connection._read(lambda q: q.fetch(statement)) == []
+    assert await connection.backlog("params") == 0
+
+
+async def test_registered_processes_are_told_with_what_excludes_them(fleet: Fleet) -> None:
+    await fleet.connection.register(bmdb.Process("wipe", crash_backoff=bmdb.Backoff(60, 600, 2), quarantine_after=3))
+    install, wipe = await fleet.connection.registered()
+    assert (install.process, install.excludes, install.crash_backoff_initial) == ("install", ["wipe"], None)
+    assert (wipe.process, wipe.excludes, wipe.crash_backoff_maximum, wipe.quarantine_after) == (
+        "wipe",
+        ["install"],
+        600,
+        3,
+    )
+
+
+async def test_a_flood_of_eligibilities_is_not_kept(fleet: Fleet) -> None:
+    for number in range(40):
+        with pytest.raises(bmdb.NothingToDo):
+            await fleet.session.work("flood", bmdb.eligible(having=("provided",), where="$1 = 0", params=(number + 1,)))
+    assert len(await fleet.connection.eligibilities("flood")) == 32

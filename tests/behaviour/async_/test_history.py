@@ -1,0 +1,161 @@
+"""History by months: partitions are there before they are needed, old months go at once, queries do not notice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.conftest import MakeMachines, MakeRole
+
+import bmdb
+
+Sql = psycopg.Connection[Any]
+PARTITIONS = "SELECT partition::text, lower, upper FROM work_history_partitions() ORDER BY lower NULLS FIRST, upper"
+OLD = (
+    "INSERT INTO work_history (machine_id, process, event, timestamp) SELECT %s, 'A', 'Started', now() - interval '{}'"
+)
+
+
+def counts(sql: Sql) -> dict[str, int]:
+    rows = sql.execute("SELECT tableoid::regclass::text, count(*) FROM work_history GROUP BY 1").fetchall()
+    return dict(rows)
+
+
+def one(sql: Sql, query: str) -> Any:
+    row = sql.execute(query).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def test_the_months_to_come_are_there_without_a_gap(sql: Sql) -> None:
+    rows = sql.execute(PARTITIONS).fetchall()
+    months = [(lower, upper) for _, lower, upper in rows if upper is not None]
+    assert len(months) == 4 and len(rows) == 5
+    assert one(sql, "SELECT date_trunc('month', now(), 'UTC')") == months[0][0]
+    assert all(upper == lower for (_, upper), (lower, _) in pairwise(months))
+
+
+async def test_collection_makes_what_is_missing_and_moves_what_came_meanwhile(
+    database: str, sql: Sql, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    current = one(sql, "SELECT to_char(now() AT TIME ZONE 'UTC', '\"work_history_\"YYYY_MM')")
+    sql.execute(f"DROP TABLE {current}".encode())
+    async with (
+        await bmdb.AsyncConnection.connect(database, component="test") as connection,
+        await connection.start_session() as session,
+    ):
+        await (await session.work("A", lambda q: [machine])).finish()
+        assert counts(sql) == {"work_history_other": 2}
+        await connection.collect()
+        assert counts(sql) == {current: 2}
+        assert [event.event for event in await connection.history_of(machine)] == ["Started", "Finished"]
+
+
+async def test_two_that_look_ahead_at_once_do_it_once(database: str, sql: Sql) -> None:
+    newest = one(sql, "SELECT partition::text FROM work_history_partitions() ORDER BY upper DESC NULLS LAST LIMIT 1")
+    sql.execute(f"DROP TABLE {newest}".encode())
+    with psycopg.connect(database) as first, psycopg.connect(database) as second:
+        assert first.execute("SELECT work_history_ahead()").fetchone() == (1,)
+        assert second.execute("SELECT work_history_ahead()").fetchone() == (0,)
+    assert one(sql, "SELECT work_history_ahead()") == 0
+
+
+async def test_nobody_waits_for_somebody_who_reads_history(database: str, sql: Sql) -> None:
+    newest = one(sql, "SELECT partition::text FROM work_history_partitions() ORDER BY upper DESC NULLS LAST LIMIT 1")
+    sql.execute(f"DROP TABLE {newest}".encode())
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT count(*) FROM work_history")
+        assert one(sql, "SELECT work_history_ahead()") == 0
+    assert one(sql, "SELECT work_history_ahead()") == 1
+
+
+async def test_pruning_removes_what_is_older_and_only_that(
+    connection: bmdb.AsyncConnection, sql: Sql, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    for days in (200, 100, 91, 89, 1):
+        sql.execute(OLD.format(f"{days} days").encode(), [machine])
+    pruned = await connection.prune_history(timedelta(days=90), limit=2)
+    assert (pruned.rows, pruned.partitions) == (2, [])
+    assert (await connection.prune_history(timedelta(days=90), limit=2)).rows == 1
+    assert (await connection.prune_history(timedelta(days=90))).rows == 0
+    assert len(await connection.history_of(machine)) == 2
+    for wrong in (timedelta(minutes=59), timedelta(0), timedelta(days=-1)):
+        with pytest.raises(ValueError, match="an hour"):
+            await connection.prune_history(wrong)
+    with pytest.raises(ValueError, match="limit"):
+        await connection.prune_history(timedelta(days=1), limit=0)
+
+
+@pytest.fixture
+def old_month(sql: Sql) -> str:
+    """A partition for a month of last year."""
+    sql.execute(
+        "CREATE TABLE work_history_old PARTITION OF work_history"
+        " FOR VALUES FROM ('2025-01-01 00:00+00') TO ('2025-02-01 00:00+00')"
+    )
+    return "work_history_old"
+
+
+def fill(sql: Sql, machine: UUID) -> None:
+    sql.execute(
+        "INSERT INTO work_history (machine_id, process, event, timestamp)"
+        " SELECT %s, 'A', 'Started', '2025-01-15 12:00+00' FROM generate_series(1, 50)",
+        [machine],
+    )
+
+
+async def test_an_old_month_goes_as_a_whole(
+    connection: bmdb.AsyncConnection, sql: Sql, machines: MakeMachines, old_month: str
+) -> None:
+    (machine,) = machines(1)
+    fill(sql, machine)
+    assert await connection.prune_history(timedelta(days=90), limit=10) == (50, [old_month])
+    assert one(sql, "SELECT to_regclass('work_history_old')") is None
+    assert await connection.prune_history(timedelta(days=90)) == (0, [])
+
+
+async def test_an_old_month_that_somebody_reads_goes_row_by_row(
+    connection: bmdb.AsyncConnection, database: str, sql: Sql, machines: MakeMachines, old_month: str
+) -> None:
+    (machine,) = machines(1)
+    fill(sql, machine)
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT count(*) FROM work_history")
+        assert await connection.prune_history(timedelta(days=90), limit=40) == (40, [])
+        assert await connection.prune_history(timedelta(days=90), limit=40) == (10, [])
+    assert await connection.prune_history(timedelta(days=90)) == (0, [old_month])
+
+
+async def test_a_role_that_does_not_own_history_prunes_row_by_row(
+    role: MakeRole, sql: Sql, machines: MakeMachines, old_month: str
+) -> None:
+    (machine,) = machines(1)
+    fill(sql, machine)
+    async with await bmdb.AsyncConnection.connect(role(), component="test") as connection:
+        assert await connection.prune_history(timedelta(days=90)) == (50, [])
+        assert counts(sql) == {}
+
+
+async def test_a_history_from_before_becomes_a_partition(empty_database: str) -> None:
+    async with await bmdb.AsyncConnection.connect(empty_database, component="test") as connection:
+        await connection.migrate(4)
+        with psycopg.connect(empty_database, autocommit=True) as sql:
+            [machine] = one(sql, "INSERT INTO machines DEFAULT VALUES RETURNING ARRAY[machine_id]")
+            sql.execute(OLD.format("2 years").encode(), [machine])
+            sql.execute(OLD.format("1 minute").encode(), [machine])
+            sql.execute("CREATE ROLE bmdb_history_reader; GRANT SELECT ON work_history TO bmdb_history_reader")
+            try:
+                await connection.migrate()
+                assert counts(sql) == {"work_history_before": 2}
+                assert len(await connection.history_of(machine)) == 2
+                assert one(sql, "SELECT has_table_privilege('bmdb_history_reader', 'work_history', 'SELECT')")
+                assert await connection.prune_history(timedelta(days=365)) == (1, [])
+                assert one(sql, "SELECT work_history_ahead()") == 0
+            finally:
+                sql.execute("DROP OWNED BY bmdb_history_reader; DROP ROLE bmdb_history_reader")
