@@ -211,19 +211,28 @@ class RegisteredEligibility:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredProcess:
-    """What the database keeps of a process. The crash backoff in seconds; None where there is none.
+    """What the database keeps of a process, in seconds; None where there is none, or no worker has said.
 
-    `excludes` goes both ways: processes that it excludes and that exclude it.
+    `backoff_…` and `max_hold` are as the worker declared them that came last; the crash backoff and `quarantine_after`
+    hold for all. `excludes` goes both ways: processes that it excludes and that exclude it. `version` is that of the
+    last worker's bmdb; `seen` is when one of its workers last asked for work, give or take a minute.
     """
 
     process: str
+    backoff_initial: float | None
+    backoff_maximum: float | None
+    backoff_exponent: float | None
+    backoff_jitter: float | None
+    max_hold: float | None
     crash_backoff_initial: float | None
     crash_backoff_maximum: float | None
     crash_backoff_exponent: float | None
     crash_backoff_jitter: float | None
     quarantine_after: int | None
-    registered_at: datetime
     excludes: list[str]
+    registered_at: datetime
+    version: str | None
+    seen: datetime | None
 
 
 class Pruned(NamedTuple):

@@ -57,6 +57,7 @@ class AsyncConnection(AsyncOperators):
         self._listener = Listener(core)
         self._processes: frozenset[Process] = frozenset()
         self._declared: set[tuple[str, str]] = set()
+        self._introduced: dict[Process, float] = {}
         track(self)
 
     @classmethod
@@ -223,6 +224,7 @@ class AsyncConnection(AsyncOperators):
         names = {process.name for process in new if replace}
         self._processes = frozenset(new).union(known for known in self._processes if known.name not in names)
         for process in new:
+            await self._introduce(process)
             if process.eligible is not None:
                 await self._declare(process.name, process.eligible)
 

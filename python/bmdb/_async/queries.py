@@ -175,13 +175,15 @@ class AsyncQueries(Unique):
         """Everything in quarantine, by machine and process."""
         return _each(await self._core.call_async("work_quarantines", ()), WorkLoss)
 
-    async def release_quarantine(self, machine: UUID, process: str, component: str | None = None) -> bool:
+    async def release_quarantine(
+        self, machine: UUID, process: str, component: str | None = None, cause: str | None = None
+    ) -> bool:
         """Let the process have the machine again, at once; False when that was not in quarantine.
 
         Its losses and the quarantine's backoff are forgotten, so that the next backoff is a first one. `component` is
         recorded in history as who did it.
         """
-        return await self._core.call_count_async("work_release_quarantine", (machine, process, component)) > 0
+        return await self._core.call_count_async("work_release_quarantine", (machine, process, component, cause)) > 0
 
     async def force_release(
         self, machine: UUID, process: str, reason: str, component: str | None = None
@@ -219,9 +221,11 @@ class AsyncQueries(Unique):
         """
         await self._core.call_count_async("work_hold", (machine, process, owner, reason, until, component))
 
-    async def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
+    async def release_hold(
+        self, machine: UUID, process: str, component: str | None = None, cause: str | None = None
+    ) -> bool:
         """End the hold of the machine for the process ('': the one for every process); False when there was none."""
-        return await self._core.call_count_async("work_release_hold", (machine, process, component)) > 0
+        return await self._core.call_count_async("work_release_hold", (machine, process, component, cause)) > 0
 
     async def processes(self) -> list[RegisteredProcess]:
         """The processes that workers have registered, by name."""

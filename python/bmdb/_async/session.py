@@ -445,6 +445,7 @@ class AsyncSession(Unique):
         name = name_of(process)
         if isinstance(process, Process):
             await self._connection.register(process)
+            await self._connection._introduce(process)
         try:
             claimed = await self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):

@@ -54,6 +54,7 @@ class Connection(Operators):
         self._listener = Listener(core)
         self._processes: frozenset[Process] = frozenset()
         self._declared: set[tuple[str, str]] = set()
+        self._introduced: dict[Process, float] = {}
         track(self)
 
     @classmethod
@@ -196,6 +197,7 @@ class Connection(Operators):
         names = {process.name for process in new if replace}
         self._processes = frozenset(new).union(known for known in self._processes if known.name not in names)
         for process in new:
+            self._introduce(process)
             if process.eligible is not None:
                 self._declare(process.name, process.eligible)
 

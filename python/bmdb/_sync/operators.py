@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 # Declared once for each connection; beyond that somebody makes one anew for each call.
 _MOST_DECLARED = 1000
+# Seconds between two times that a connection says that a worker of a process is there.
+_PAUSE = 60.0
 # What a role that may only lease, or a standby, answers to a registration that is for people.
 _NOT_HERE = {"42501", "25006", "42P01"}
 # What happened in the last hour settles how transactions ended whose COMMIT was not answered.
@@ -43,6 +46,7 @@ class Operators(Unique):
 
     _core: _core.Connection
     _declared: set[tuple[str, str]]
+    _introduced: dict[Process, float]
 
     def explain(self, machine: UUID, process: str | Process) -> Explanation:
         """Whether the process may have this machine now, and every reason why not; `str()` of it is for people.
@@ -169,23 +173,41 @@ class Operators(Unique):
             params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
             q._core.call("process_declare", params)
 
-        try:
-            self._read(declare)
-        except DatabaseError as error:
-            if error.sqlstate not in _NOT_HERE:
-                raise
+        self._say(declare)
         if len(self._declared) >= _MOST_DECLARED:
             self._declared.clear()
         self._declared.add(known)
 
-    def release_quarantine(self, machine: UUID, process: str | Process) -> bool:
+    def _introduce(self, process: Process) -> None:
+        """Says in the database, once a minute, that a worker of the process is there, and how it is declared."""
+        now = time.monotonic()
+        if now - self._introduced.get(process, -_PAUSE) < _PAUSE:
+            return
+        self._introduced = {known: at for known, at in self._introduced.items() if now - at < _PAUSE} | {process: now}
+        backoff = process.backoff
+        terms = (backoff.initial, backoff.maximum, backoff.exponent, backoff.jitter, process.max_hold)
+        params = (process.name, *terms, _core.__version__)
+        self._say(lambda q: q._core.call_count("process_introduce", params))
+
+    def _say(self, fn: Callable[[Queries], object]) -> None:
+        """For people only: who may not say it works all the same."""
+        try:
+            self._read(fn)
+        except DatabaseError as error:
+            if error.sqlstate not in _NOT_HERE:
+                raise
+
+    def release_quarantine(
+        self, machine: UUID, process: str | Process, *, owner: str | None = None, reason: str | None = None
+    ) -> bool:
         """Lets the process have the machine again, at once; returns False when that was not in quarantine.
 
         For whoever has seen to what its holders were lost on. The losses and the quarantine's backoff are forgotten,
-        so that the next backoff is a first one. History says `QuarantineReleased`, with this connection's component.
+        so that the next backoff is a first one. History says `QuarantineReleased`, with this connection's component,
+        and with `owner` and `reason` (who, and what was done about it), which go together.
         """
-        name = name_of(process)
-        return self._read(lambda q: q.release_quarantine(machine, name, self._core.component))
+        cause, name = _who_and_why_if_given(owner, reason), name_of(process)
+        return self._read(lambda q: q.release_quarantine(machine, name, self._core.component, cause))
 
     def hold(
         self,
@@ -214,14 +236,21 @@ class Operators(Unique):
         name = _held(process)
         self._read(lambda q: q.hold(machine, name, owner, reason, until, self._core.component))
 
-    def release(self, machine: UUID, process: str | Process | None = None) -> bool:
+    def release(
+        self,
+        machine: UUID,
+        process: str | Process | None = None,
+        *,
+        owner: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
         """Ends the hold of the machine for this process, or without one the hold for all; False when there was none.
 
-        A hold for all and one for a process are two: each is ended by itself. History says `Released`, with the owner
-        and the reason of the hold.
+        A hold for all and one for a process are two: each is ended by itself. History says `Released`, with `owner` and
+        `reason`, which go together: who ends it, and why; without them with those of the hold.
         """
-        name = _held(process)
-        return self._read(lambda q: q.release_hold(machine, name, self._core.component))
+        cause, name = _who_and_why_if_given(owner, reason), _held(process)
+        return self._read(lambda q: q.release_hold(machine, name, self._core.component, cause))
 
     def holds(self, machine: UUID | None = None) -> list[Hold]:
         """The holds in force, of this machine or of all, by machine and process."""
@@ -274,6 +303,10 @@ def _who_and_why(owner: object, reason: object) -> str:
         if not text.strip() or "\0" in text:
             raise ValueError(f"{what} must say something, without NUL characters")
     return f"{owner}: {reason}"
+
+
+def _who_and_why_if_given(owner: object, reason: object) -> str | None:
+    return None if owner is None and reason is None else _who_and_why(owner, reason)
 
 
 def _written(eligibility: Eligibility) -> Eligibility:

@@ -176,13 +176,15 @@ class Queries(Unique):
         """Everything in quarantine, by machine and process."""
         return _each(self._core.call("work_quarantines", ()), WorkLoss)
 
-    def release_quarantine(self, machine: UUID, process: str, component: str | None = None) -> bool:
+    def release_quarantine(
+        self, machine: UUID, process: str, component: str | None = None, cause: str | None = None
+    ) -> bool:
         """Let the process have the machine again, at once; False when that was not in quarantine.
 
         Its losses and the quarantine's backoff are forgotten, so that the next backoff is a first one. `component` is
         recorded in history as who did it.
         """
-        return self._core.call_count("work_release_quarantine", (machine, process, component)) > 0
+        return self._core.call_count("work_release_quarantine", (machine, process, component, cause)) > 0
 
     def force_release(
         self, machine: UUID, process: str, reason: str, component: str | None = None
@@ -220,9 +222,9 @@ class Queries(Unique):
         """
         self._core.call_count("work_hold", (machine, process, owner, reason, until, component))
 
-    def release_hold(self, machine: UUID, process: str, component: str | None = None) -> bool:
+    def release_hold(self, machine: UUID, process: str, component: str | None = None, cause: str | None = None) -> bool:
         """End the hold of the machine for the process ('': the one for every process); False when there was none."""
-        return self._core.call_count("work_release_hold", (machine, process, component)) > 0
+        return self._core.call_count("work_release_hold", (machine, process, component, cause)) > 0
 
     def processes(self) -> list[RegisteredProcess]:
         """The processes that workers have registered, by name."""

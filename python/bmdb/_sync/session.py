@@ -307,6 +307,7 @@ class Session(Unique):
         name = name_of(process)
         if isinstance(process, Process):
             self._connection.register(process)
+            self._connection._introduce(process)
         try:
             claimed = self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):

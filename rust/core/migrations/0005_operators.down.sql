@@ -11,3 +11,5 @@ ALTER TABLE work_history SET (autovacuum_vacuum_insert_scale_factor = 0, autovac
     autovacuum_freeze_min_age = 0);
 
 DROP TABLE process_eligibility;
+ALTER TABLE processes DROP COLUMN backoff_initial, DROP COLUMN backoff_maximum, DROP COLUMN backoff_exponent,
+    DROP COLUMN backoff_jitter, DROP COLUMN max_hold, DROP COLUMN version, DROP COLUMN process_seen_at;

@@ -1,5 +1,15 @@
 -- What operators see of processes without the workers' code, and a history that can be kept short.
 
+-- What workers say of a process besides what the database enforces. Seconds as given to Backoff.
+ALTER TABLE processes
+    ADD COLUMN backoff_initial double precision,
+    ADD COLUMN backoff_maximum double precision,
+    ADD COLUMN backoff_exponent double precision,
+    ADD COLUMN backoff_jitter double precision,
+    ADD COLUMN max_hold double precision,
+    ADD COLUMN version text,
+    ADD COLUMN process_seen_at timestamptz;
+
 -- Which machines need a process, in SQL that says all by itself: parameters are written into it. A worker says once a minute that
 -- it asks.
 CREATE TABLE process_eligibility (

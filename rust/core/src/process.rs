@@ -52,13 +52,9 @@ pub async fn register(
             .try_for_each(|name| check_process(name))?;
         check_watch(definition)?;
     }
-    let registered = match store(pool, definitions, replace, true).await {
+    let registered = match store(pool, definitions, replace).await {
         // Done twice it does no more than once.
-        Err(Error::AmbiguousCommit { .. }) => store(pool, definitions, replace, true).await,
-        // That it is there at all is for people only: a role that may not write says what it has to, or nothing.
-        Err(Error::Database(error)) if error.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE => {
-            store(pool, definitions, replace, false).await
-        }
+        Err(Error::AmbiguousCommit { .. }) => store(pool, definitions, replace).await,
         registered => registered,
     };
     registered
@@ -82,16 +78,11 @@ fn check_watch(definition: &Definition) -> Result<()> {
     Ok(())
 }
 
-async fn store(
-    pool: &Arc<Pool>,
-    definitions: &[Definition],
-    replace: bool,
-    named: bool,
-) -> Result<Vec<String>> {
+async fn store(pool: &Arc<Pool>, definitions: &[Definition], replace: bool) -> Result<Vec<String>> {
     let mut tx = Transaction::new(pool.clone(), own_plan());
     loop {
         tx.begin().await?;
-        let outcome = store_within(&mut tx, definitions, replace, named, pool.dialect()).await;
+        let outcome = store_within(&mut tx, definitions, replace, pool.dialect()).await;
         let raised = outcome.as_ref().err().map(|error| Some(error.failure()));
         match (tx.conclude(raised).await?, outcome) {
             (Conclusion::Again, _) => {}
@@ -104,7 +95,6 @@ async fn store_within(
     tx: &mut Transaction,
     definitions: &[Definition],
     replace: bool,
-    named: bool,
     dialect: Dialect,
 ) -> Result<Vec<String>> {
     let names = definitions.iter().map(|definition| &definition.name);
@@ -124,10 +114,7 @@ async fn store_within(
                 .iter()
                 .find(|row| row.get::<_, &str>("process") == wanted.name);
             unattended.contains(&wanted.name)
-                || row.is_none_or(|row| {
-                    (named && !row.get::<_, bool>("registered"))
-                        || !is_stored(wanted, row, replace, watching)
-                })
+                || row.is_none_or(|row| !is_stored(wanted, row, replace, watching))
         })
         .collect();
     // In one order, so that two that register the same do not deadlock.

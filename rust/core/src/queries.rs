@@ -85,6 +85,7 @@ queries! {
     PROCESS_DECLARED = "process", "declared", Many;
     PROCESS_EXCLUDE = "process", "exclude", None;
     PROCESS_INCLUDE = "process", "include", None;
+    PROCESS_INTRODUCE = "process", "introduce", None;
     PROCESS_LIST = "process", "list", Many;
     PROCESS_POLLED = "process", "polled", None;
     PROCESS_REGISTER = "process", "register", None;

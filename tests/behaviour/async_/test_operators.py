@@ -145,3 +145,19 @@ async def test_whoever_waits_is_told(
         else:
             assert await connection.release(machine, process if act == "release" else None)
         assert [hint.payload for hint in listener.notifies(timeout=5, stop_after=1)] == ["A"]
+
+
+async def test_who_ends_a_hold_or_a_quarantine_is_in_history(
+    connection: bmdb.AsyncConnection, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    for why in ({}, {"owner": "bob", "reason": "fan replaced"}):
+        await connection.hold(machine, "A", **WHY)
+        assert await connection.release(machine, "A", **why)
+        sql.execute("INSERT INTO work_loss VALUES (%s, 'A', 3, now(), now())", [machine])
+        assert await connection.release_quarantine(machine, "A", **why)
+    history = [(event.event, event.failed_cause) for event in await connection.history_of(machine)]
+    assert [cause for event, cause in history if event == Event.RELEASED] == ["ada: it hangs", "bob: fan replaced"]
+    assert [cause for event, cause in history if event == Event.QUARANTINE_RELEASED] == [None, "bob: fan replaced"]
+    with pytest.raises(TypeError, match="reason must be a str"):
+        await connection.release(machine, owner="bob")

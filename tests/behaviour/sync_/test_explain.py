@@ -228,16 +228,36 @@ def test_parameters_are_written_into_what_is_registered(connection: bmdb.Connect
     assert connection.backlog("params") == 0
 
 
-def test_registered_processes_are_told_with_what_excludes_them(fleet: Fleet) -> None:
-    fleet.connection.register(bmdb.Process("wipe", crash_backoff=bmdb.Backoff(60, 600, 2), quarantine_after=3))
-    install, wipe = fleet.connection.registered()
+def test_registered_processes_are_told_with_what_their_workers_say(fleet: Fleet) -> None:
+    wipe = bmdb.Process(
+        "wipe", bmdb.Backoff(5, 50, 1.5), max_hold=90, crash_backoff=bmdb.Backoff(60), quarantine_after=3
+    )
+    fleet.connection.register(wipe)
+    install, told = fleet.connection.registered()
     assert (install.process, install.excludes, install.crash_backoff_initial) == ("install", ["wipe"], None)
-    assert (wipe.process, wipe.excludes, wipe.crash_backoff_maximum, wipe.quarantine_after) == (
+    assert (install.backoff_initial, install.backoff_maximum, install.max_hold) == (60, 3600, None)
+    assert (told.process, told.excludes, told.crash_backoff_initial, told.quarantine_after) == (
         "wipe",
         ["install"],
-        600,
+        60,
         3,
     )
+    assert (told.backoff_initial, told.backoff_maximum, told.backoff_exponent, told.max_hold) == (5, 50, 1.5, 90)
+    assert told.version == bmdb.__version__ and told.seen is not None
+
+
+def test_workers_with_a_callback_are_seen_too(fleet: Fleet, database: str) -> None:
+    wipe = bmdb.Process("wipe")
+    fleet.connection.register(wipe)
+    fleet.sql.execute("UPDATE processes SET process_seen_at = now() - interval '1 hour'")
+    with (
+        bmdb.connect(database, component="test") as other,
+        other.start_session() as session,
+    ):
+        with pytest.raises(bmdb.NothingToDo):
+            session.work(wipe, lambda q: [])
+    _, told = fleet.connection.registered()
+    assert told.seen is not None and datetime.now(UTC) - told.seen < timedelta(minutes=1)
 
 
 def test_a_flood_of_eligibilities_is_not_kept(fleet: Fleet) -> None:

@@ -146,3 +146,19 @@ def test_whoever_waits_is_told(
         else:
             assert connection.release(machine, process if act == "release" else None)
         assert [hint.payload for hint in listener.notifies(timeout=5, stop_after=1)] == ["A"]
+
+
+def test_who_ends_a_hold_or_a_quarantine_is_in_history(
+    connection: bmdb.Connection, machines: MakeMachines, sql: Sql
+) -> None:
+    (machine,) = machines(1)
+    for why in ({}, {"owner": "bob", "reason": "fan replaced"}):
+        connection.hold(machine, "A", **WHY)
+        assert connection.release(machine, "A", **why)
+        sql.execute("INSERT INTO work_loss VALUES (%s, 'A', 3, now(), now())", [machine])
+        assert connection.release_quarantine(machine, "A", **why)
+    history = [(event.event, event.failed_cause) for event in connection.history_of(machine)]
+    assert [cause for event, cause in history if event == Event.RELEASED] == ["ada: it hangs", "bob: fan replaced"]
+    assert [cause for event, cause in history if event == Event.QUARANTINE_RELEASED] == [None, "bob: fan replaced"]
+    with pytest.raises(TypeError, match="reason must be a str"):
+        connection.release(machine, owner="bob")

@@ -1,6 +1,5 @@
 -- What is stored of these processes, a row for each: NULL where nothing is.
-SELECT wanted.name AS process, p.process IS NOT NULL AS registered,
-    p.crash_backoff_initial, p.crash_backoff_maximum, p.crash_backoff_exponent,
+SELECT wanted.name AS process, p.crash_backoff_initial, p.crash_backoff_maximum, p.crash_backoff_exponent,
     p.crash_backoff_jitter, p.quarantine_after,
     ARRAY(SELECT e.excluded FROM process_exclusion AS e WHERE e.process = wanted.name) AS excludes,
     ARRAY(

@@ -1,4 +1,4 @@
--- Ends a hold. Processes that watch tags look at the machine at once; history repeats whose hold it was, and why.
+-- Ends a hold. Processes that watch tags look at the machine at once; history says who ended it and why ($4), or whose hold it was.
 WITH released AS (
     DELETE FROM work_hold WHERE machine_id = $1 AND process = $2 RETURNING machine_id, process, owner, reason
 ), attended AS (
@@ -8,7 +8,7 @@ WITH released AS (
     RETURNING 1
 )
 INSERT INTO work_history (machine_id, process, event, failed_cause, component)
-SELECT machine_id, process, 'Released', owner || ': ' || reason, $3::text FROM released
+SELECT machine_id, process, 'Released', coalesce($4::text, owner || ': ' || reason), $3::text FROM released
 -- Whoever waits for work is told (see work/notify.sql); of those kept away by a hold for all, the processes that watch tags.
 WHERE 0 <= (
     SELECT count(pg_notify('bmdb_work', waiting.process))

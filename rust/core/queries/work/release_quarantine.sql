@@ -12,7 +12,7 @@ WITH released AS (
     FROM released JOIN process_watch AS w ON w.process = released.process
     RETURNING 1
 )
-INSERT INTO work_history (machine_id, process, event, component)
-SELECT machine_id, process, 'QuarantineReleased', $3::text FROM released
+INSERT INTO work_history (machine_id, process, event, failed_cause, component)
+SELECT machine_id, process, 'QuarantineReleased', $4::text, $3::text FROM released
 -- Whoever waits for work of the process is told (see work/notify.sql).
 WHERE (SELECT count(pg_notify('bmdb_work', told.process)) FROM (SELECT released.process) AS told) = 1
