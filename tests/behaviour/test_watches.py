@@ -391,6 +391,27 @@ class TestAttention:
         assert later == [first]
         assert attention(sql) == []
 
+    @pytest.mark.parametrize(("held", "wait"), [("0 s", 1.0), ("20 s", 20.0), ("3 days", 60.0)])
+    def test_a_machine_that_is_leased_for_long_is_looked_at_seldom(
+        self,
+        connection: bmdb.Connection,
+        session: bmdb.Session,
+        machines: MakeMachines,
+        sql: Sql,
+        held: str,
+        wait: float,
+    ) -> None:
+        """Else each look of an idle worker would write a row for each machine that somebody works on."""
+        connection.register(START)
+        (machine,) = machines(1)
+        session.work("Start", lambda q: [machine])
+        sql.execute("UPDATE work SET work_started_at = now() - %s::interval", [held])
+        sql.execute(PROVIDE, [[machine]])
+        assert self.attend(sql, session) == []
+        left = "SELECT extract(epoch FROM due - clock_timestamp())::float FROM work_attention"
+        row = sql.execute(left).fetchone()
+        assert row is not None and wait - 1 < row[0] < wait + 1
+
     def test_what_is_held_back_is_forgotten_until_that_ends(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
     ) -> None:

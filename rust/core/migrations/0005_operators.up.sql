@@ -43,7 +43,8 @@ CREATE INDEX work_history_machine_idx ON work_history (machine_id, "timestamp");
 CREATE INDEX work_history_session_idx ON work_history (session_id, "timestamp");
 CREATE INDEX work_history_timestamp_idx ON work_history USING brin ("timestamp") WITH (pages_per_range = 32, autosummarize = on);
 -- For what no month is there for: nothing must keep an end of work from being written.
-CREATE TABLE work_history_other PARTITION OF work_history DEFAULT;
+CREATE TABLE work_history_other PARTITION OF work_history DEFAULT WITH (autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0);
 
 -- The partitions with their bounds, NULL for none: of the default one both, of the first one the lower.
 DO $make$

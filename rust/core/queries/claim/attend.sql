@@ -1,6 +1,7 @@
 -- As claim/scan.sql, from what work_attention names for the watcher $7 of the process: the $5 rows that have been due for longest. What turns out
 -- not to be eligible, and what is claimed, needs no attention any more; what is eligible but for a lease that somebody has is
--- looked at again a second later, since the end of that lease tells nobody. $4 is not used: the parameters are the scan's.
+-- looked at again once that lease is twice as old, since its end may tell nobody: after a second at least, a minute at most. $4 is
+-- not used: the parameters are the scan's.
 WITH live AS MATERIALIZED (
     SELECT session_id FROM sessions WHERE session_id = $1 AND session_deadline > clock_timestamp()
         AND $4::uuid IS NOT NULL
@@ -19,10 +20,10 @@ WITH live AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
     SELECT noticed.machine_id,
-        EXISTS (
-            SELECT 1 FROM work AS w
-            WHERE w.machine_id = noticed.machine_id AND w.process = ANY ((SELECT names FROM rival)::text[]) OFFSET 0
-        ) AS taken,
+        (
+            SELECT max(w.work_started_at) FROM work AS w
+            WHERE w.machine_id = noticed.machine_id AND w.process = ANY ((SELECT names FROM rival)::text[])
+        ) AS taken_at,
         /*attended*/ true
         AND NOT EXISTS (
             SELECT 1 FROM work_backoff AS b
@@ -44,7 +45,7 @@ WITH live AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT 1 FROM machines AS m WHERE m.machine_id = judged.machine_id FOR NO KEY UPDATE SKIP LOCKED
     ) AS locked
-    WHERE judged.eligible AND NOT judged.taken
+    WHERE judged.eligible AND judged.taken_at IS NULL
     LIMIT $6
 ), numbered AS (
     INSERT INTO work_token AS t (machine_id, process, token)
@@ -64,12 +65,17 @@ WITH live AS MATERIALIZED (
             OR noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible IS NOT TRUE)
     ))
 ), put_off AS (
-    UPDATE work_attention AS a SET due = clock_timestamp() + interval '1 second'
-    WHERE a.ctid = ANY (ARRAY(
-        SELECT noticed.place FROM noticed
-        WHERE noticed.machine_id IN (SELECT machine_id FROM judged WHERE eligible AND taken)
+    UPDATE work_attention AS a
+    SET due = clock_timestamp() + least(greatest(clock_timestamp() - later.taken_at, interval '1 second'), interval '1 minute')
+    FROM (
+        SELECT noticed.place, judged.taken_at
+        FROM noticed JOIN judged ON judged.machine_id = noticed.machine_id
+        WHERE judged.eligible AND (
+            judged.taken_at IS NOT NULL
             -- A rival has leased it since the snapshot.
-            OR noticed.machine_id IN (SELECT machine_id FROM candidate EXCEPT SELECT machine_id FROM leased)
-    ))
+            OR judged.machine_id IN (SELECT machine_id FROM candidate EXCEPT SELECT machine_id FROM leased)
+        )
+    ) AS later
+    WHERE a.ctid = later.place
 )
 SELECT count(*) AS noticed FROM noticed
