@@ -26,6 +26,7 @@ __all__ = [
     "Connection",
     "Eligibility",
     "ForeignTransaction",
+    "Nesting",
     "Pace",
     "Questions",
     "RetryMachine",
@@ -400,6 +401,12 @@ class Batches:
     def prepare_async(self, kind: str, changed: list[Change]) -> Awaitable[None]: ...
     def end_statement(self, kind: str, changed: list[Change]) -> str: ...
     def statements(self, eligibility: Eligibility) -> tuple[str, str, str, str]: ...
+
+@final
+class Nesting:
+    def __new__(cls, owner: object) -> Nesting: ...
+    def __enter__(self) -> Nesting: ...
+    def __exit__(self, *_raised: object) -> None: ...
 
 @final
 class Questions:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from bmdb._core import Change
-from bmdb.errors import NothingToDo, WorkStateError
+from bmdb.errors import NothingToDo
 
 # What the flags of a function's code say if calling it runs nothing of it.
 _RUNS_LATER = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -83,36 +82,3 @@ def offered(machines: Any) -> list[Any]:
     if not listed:
         raise NothingToDo("retrieve returned no machines")
     return listed
-
-
-class Nesting:
-    """Marks that a transaction of a connection is running in this context, so that another inside it is refused.
-
-    A transaction inside another's callback would wait for a second connection while holding the first, and would not
-    be part of it.
-    """
-
-    __slots__ = ("_active", "_before", "_owner")
-    _current: ContextVar[Nesting | None] = ContextVar("bmdb_transaction", default=None)
-
-    def __init__(self, owner: object) -> None:
-        self._owner = owner
-        self._active = False
-        self._before: Nesting | None = None
-
-    def __enter__(self) -> Self:
-        outer = self._before = self._current.get()
-        while outer is not None:
-            if outer._active and outer._owner is self._owner:
-                raise WorkStateError(
-                    "a transaction inside another one's callback: use the q that the callback was given,"
-                    " or do this after it has returned"
-                )
-            outer = outer._before
-        self._active = True
-        self._current.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._active = False
-        self._current.set(self._before)

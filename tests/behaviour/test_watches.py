@@ -401,7 +401,6 @@ class TestAttention:
         held: str,
         wait: float,
     ) -> None:
-        """Else each look of an idle worker would write a row for each machine that somebody works on."""
         connection.register(START)
         (machine,) = machines(1)
         session.work("Start", lambda q: [machine])

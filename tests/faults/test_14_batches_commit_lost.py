@@ -29,8 +29,11 @@ ENDING = {"finish": "'Finished'", "fail": "'Failed'", "cancel": "'Canceled'"}
 
 @pytest.fixture
 def holder(proxied: bmdb.Connection) -> bmdb.Session:
-    """A session that stays out of the way: no beat within a test."""
-    return proxied.start_session(interval=120)
+    """A session that stays out of the way: no beat within a test, and what it asks for is registered already."""
+    session = proxied.start_session(interval=120)
+    with pytest.raises(bmdb.NothingToDo):
+        session.work(PROCESS, UNREPORTED)
+    return session
 
 
 def held(sql: psycopg.Connection[Any]) -> set[tuple[Any, int]]:
@@ -249,3 +252,18 @@ def test_an_interrupt_of_one_thread_leaves_the_others_their_outcomes(
     process.expect("done")
     assert process.wait() == 0
     assert held(sql) == set()
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_a_registration_that_is_lost_keeps_nobody_from_working(
+    how: str, proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any], machines: MakeMachines
+) -> None:
+    machines(2)
+    with proxied.start_session(interval=120) as session:
+        cut_at = proxy.cutting_after_commit if how == "after" else proxy.cutting_before_commit
+        with cut_at() as cut:
+            session.work(PROCESS, UNREPORTED).finish(REPORTED)
+        cut.wait()
+        session.work(PROCESS, UNREPORTED).finish(REPORTED)
+    assert [kept.process for kept in proxied.eligibilities()] == [PROCESS]
+    assert events(sql) == {"Started": 2, "Finished": 2}

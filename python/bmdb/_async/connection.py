@@ -21,7 +21,7 @@ from bmdb import conninfo as _conninfo
 from bmdb._async.operators import AsyncOperators
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.session import AsyncSession
-from bmdb.callbacks import Nesting
+from bmdb._core import Nesting
 from bmdb.durations import positive_seconds
 from bmdb.errors import ConfigError
 from bmdb.lifecycle import track, untrack

@@ -11,9 +11,8 @@ from uuid import UUID
 from bmdb import _core
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
-from bmdb._core import Eligibility, Row
-from bmdb.callbacks import Nesting
-from bmdb.errors import DatabaseError
+from bmdb._core import Eligibility, Nesting, Row
+from bmdb.errors import DatabaseError, Error
 from bmdb.explanation import Clause, Explanation, conditions, explained, literal, unregistered
 from bmdb.identity import Unique
 from bmdb.model import (
@@ -162,20 +161,15 @@ class AsyncOperators(Unique):
         known = (name, eligibility.fingerprint)
         if known in self._declared:
             return
-
-        async def declare(q: AsyncQueries) -> None:
-            declared = await q.eligibilities(name)
-            if (eligibility.fingerprint, _core.__version__) in {(each.fingerprint, each.version) for each in declared}:
-                return
-            wanted = _written(eligibility)
-            texts = (wanted.where, wanted.order_by, wanted.sql)
-            params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
-            await q._core.call_async("process_declare", params)
-
-        await self._say(declare)
         if len(self._declared) >= _MOST_DECLARED:
             self._declared.clear()
+        # By the first of many that come at once; the others do not wait for it.
         self._declared.add(known)
+        wanted = _written(eligibility)
+        texts = (wanted.where, wanted.order_by, wanted.sql)
+        params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
+        if not await self._said(lambda q: q._core.call_count_async("process_declare", params)):
+            self._declared.discard(known)
 
     async def _introduce(self, process: Process) -> None:
         """Says in the database, once a minute, that a worker of the process is there, and how it is declared."""
@@ -186,15 +180,18 @@ class AsyncOperators(Unique):
         backoff = process.backoff
         terms = (backoff.initial, backoff.maximum, backoff.exponent, backoff.jitter, process.max_hold)
         params = (process.name, *terms, _core.__version__)
-        await self._say(lambda q: q._core.call_count_async("process_introduce", params))
+        await self._said(lambda q: q._core.call_count_async("process_introduce", params))
 
-    async def _say(self, fn: Callable[[AsyncQueries], Awaitable[object]]) -> None:
-        """For people only: who may not say it works all the same."""
+    async def _said(self, fn: Callable[[AsyncQueries], Awaitable[object]]) -> bool:
+        """Says what is for people only, and keeps nobody from working; False if that is worth another try."""
         try:
             await self._read(fn)
         except DatabaseError as error:
-            if error.sqlstate not in _NOT_HERE:
-                raise
+            return error.sqlstate in _NOT_HERE
+        except Error:
+            # What is wrong with the connection the work itself will tell.
+            return False
+        return True
 
     async def release_quarantine(
         self, machine: UUID, process: str | Process, *, owner: str | None = None, reason: str | None = None

@@ -19,13 +19,13 @@ from bmdb._async.foreign import AsyncPsycopgQueries, foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._async.work import AsyncWork
-from bmdb._core import Change, Eligibility
+from bmdb._core import Change, Eligibility, Nesting
 
 # async only
 from bmdb.background import given_back, outlasted
 
 # end async only
-from bmdb.callbacks import Nesting, check_callback, offered
+from bmdb.callbacks import check_callback, offered
 from bmdb.durations import positive_seconds
 from bmdb.eligibility import lease_limit
 from bmdb.errors import AmbiguousCommitError, Error, NothingToDo, WorkConflictError, WorkStateError

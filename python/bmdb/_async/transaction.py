@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from bmdb import _core
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.stepped import AsyncStepped
+from bmdb._core import Nesting
 
 # async only
 from bmdb.background import outlasted
 
 # end async only
-from bmdb.callbacks import Nesting, check_result
+from bmdb.callbacks import check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")

@@ -16,13 +16,13 @@ from bmdb import _core
 from bmdb._async.foreign import foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
-from bmdb._core import Backoff, Change
+from bmdb._core import Backoff, Change, Nesting
 
 # async only
 from bmdb.background import given_back, outlasted
 
 # end async only
-from bmdb.callbacks import Nesting, ending_parts
+from bmdb.callbacks import ending_parts
 from bmdb.errors import AmbiguousCommitError, Error, LeaseLostError, SessionExpiredError
 
 # async only

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from bmdb import _core
 from bmdb import conninfo as _conninfo
+from bmdb._core import Nesting
 from bmdb._sync.operators import Operators
 from bmdb._sync.queries import Queries
 from bmdb._sync.session import Session
-from bmdb.callbacks import Nesting
 from bmdb.durations import positive_seconds
 from bmdb.errors import ConfigError
 from bmdb.lifecycle import track, untrack

@@ -10,11 +10,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from bmdb import _core
-from bmdb._core import Eligibility, Row
+from bmdb._core import Eligibility, Nesting, Row
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
-from bmdb.callbacks import Nesting
-from bmdb.errors import DatabaseError
+from bmdb.errors import DatabaseError, Error
 from bmdb.explanation import Clause, Explanation, conditions, explained, literal, unregistered
 from bmdb.identity import Unique
 from bmdb.model import (
@@ -163,20 +162,15 @@ class Operators(Unique):
         known = (name, eligibility.fingerprint)
         if known in self._declared:
             return
-
-        def declare(q: Queries) -> None:
-            declared = q.eligibilities(name)
-            if (eligibility.fingerprint, _core.__version__) in {(each.fingerprint, each.version) for each in declared}:
-                return
-            wanted = _written(eligibility)
-            texts = (wanted.where, wanted.order_by, wanted.sql)
-            params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
-            q._core.call("process_declare", params)
-
-        self._say(declare)
         if len(self._declared) >= _MOST_DECLARED:
             self._declared.clear()
+        # By the first of many that come at once; the others do not wait for it.
         self._declared.add(known)
+        wanted = _written(eligibility)
+        texts = (wanted.where, wanted.order_by, wanted.sql)
+        params = (name, known[1], list(wanted.having), list(wanted.lacking), *texts, _core.__version__)
+        if not self._said(lambda q: q._core.call_count("process_declare", params)):
+            self._declared.discard(known)
 
     def _introduce(self, process: Process) -> None:
         """Says in the database, once a minute, that a worker of the process is there, and how it is declared."""
@@ -187,15 +181,18 @@ class Operators(Unique):
         backoff = process.backoff
         terms = (backoff.initial, backoff.maximum, backoff.exponent, backoff.jitter, process.max_hold)
         params = (process.name, *terms, _core.__version__)
-        self._say(lambda q: q._core.call_count("process_introduce", params))
+        self._said(lambda q: q._core.call_count("process_introduce", params))
 
-    def _say(self, fn: Callable[[Queries], object]) -> None:
-        """For people only: who may not say it works all the same."""
+    def _said(self, fn: Callable[[Queries], object]) -> bool:
+        """Says what is for people only, and keeps nobody from working; False if that is worth another try."""
         try:
             self._read(fn)
         except DatabaseError as error:
-            if error.sqlstate not in _NOT_HERE:
-                raise
+            return error.sqlstate in _NOT_HERE
+        except Error:
+            # What is wrong with the connection the work itself will tell.
+            return False
+        return True
 
     def release_quarantine(
         self, machine: UUID, process: str | Process, *, owner: str | None = None, reason: str | None = None

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from bmdb import _core
-from bmdb._core import Change, Eligibility
+from bmdb._core import Change, Eligibility, Nesting
 from bmdb._sync.foreign import PsycopgQueries, foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
 from bmdb._sync.work import Work
-from bmdb.callbacks import Nesting, check_callback, offered
+from bmdb.callbacks import check_callback, offered
 from bmdb.durations import positive_seconds
 from bmdb.eligibility import lease_limit
 from bmdb.errors import AmbiguousCommitError, Error, NothingToDo, WorkConflictError, WorkStateError

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from bmdb import _core
+from bmdb._core import Nesting
 from bmdb._sync.queries import Queries
 from bmdb._sync.stepped import Stepped
-from bmdb.callbacks import Nesting, check_result
+from bmdb.callbacks import check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
 from bmdb import _core
-from bmdb._core import Backoff, Change
+from bmdb._core import Backoff, Change, Nesting
 from bmdb._sync.foreign import foreign
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
-from bmdb.callbacks import Nesting, ending_parts
+from bmdb.callbacks import ending_parts
 from bmdb.errors import AmbiguousCommitError, Error, LeaseLostError, SessionExpiredError
 from bmdb.identity import Unique
 

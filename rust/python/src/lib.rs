@@ -13,6 +13,7 @@ mod foreign;
 mod limits;
 mod messenger;
 mod metrics;
+mod nesting;
 mod pace;
 mod process;
 mod questions;
@@ -55,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<transaction::Transaction>()?;
     module.add_class::<work::Work>()?;
     module.add_class::<questions::Questions>()?;
+    module.add_class::<nesting::Nesting>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
     module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;

@@ -1,5 +1,6 @@
 -- What an eligibility of the process asks of machines, for people and programs without the workers' code. Those that nobody has asked
--- by for a day go; with 32 others there it is not kept: whoever makes one anew for every call is not told of one by one.
+-- by for a day go; with 32 others there it is not kept: whoever makes one anew for every call is not told of one by one. What is there
+-- already costs no write.
 WITH gone AS (
     DELETE FROM process_eligibility
     WHERE process = $1::text AND fingerprint <> $2::text AND seen < clock_timestamp() - interval '1 day'
@@ -12,3 +13,4 @@ WHERE 32 > (
     WHERE o.process = $1::text AND o.fingerprint <> $2::text AND o.seen >= clock_timestamp() - interval '1 day'
 )
 ON CONFLICT (process, fingerprint) DO UPDATE SET seen = clock_timestamp(), version = excluded.version
+WHERE e.version <> excluded.version OR e.seen < clock_timestamp() - interval '1 hour'
