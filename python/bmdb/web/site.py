@@ -1,0 +1,127 @@
+"""What every page needs: the settings, the reading connections, the catalogue of tags, and the templates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+import bmdb
+from bmdb.web import texts
+from bmdb.web.catalogue import Catalogue
+from bmdb.web.reading import Panel, Reading
+from bmdb.web.settings import Settings
+
+__all__ = ["Part", "Site", "link", "site_of"]
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a page: its heading, what it asks, and whether it is asked again and again."""
+
+    title: str
+    ask: Callable[[bmdb.AsyncConnection], Awaitable[Any]]
+    live: bool = True
+
+
+@dataclass
+class Site:
+    """One for each app; `request.app.state.site`."""
+
+    settings: Settings
+    reading: Reading = field(init=False)
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    templates: jinja2.Environment = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reading = Reading(self.settings)
+        self.templates = _environment()
+
+    def page(
+        self,
+        request: Request,
+        template: str,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> HTMLResponse:
+        """A page made of a template, which knows `request`, `settings`, `site` and `link`."""
+        return HTMLResponse(self._written(request, template, values), status, headers)
+
+    async def parts(
+        self, request: Request, template: str, parts: Mapping[str, Part], *, status: int = 200, **values: Any
+    ) -> Response:
+        """A page of several parts, `panels` in its template; or, when the query asks for one `panel`, that one alone.
+
+        Part `x` of `fleet.html` is written by `fleet/x.html`, which knows its value as `value`. A part alone answers
+        503 when it has failed, so that the browser keeps what it shows, and says how old that is.
+        """
+        folder = template.removesuffix(".html")
+        wanted = request.query_params.get("panel")
+        if wanted is not None:
+            if wanted not in parts:
+                return HTMLResponse("no such panel", 404)
+            panel = await self.reading.panel(wanted, parts[wanted].ask)
+            values |= {"panel": panel, "part": parts[wanted], "folder": folder}
+            return self.page(request, "panel.html", status=503 if panel.problem else 200, **values)
+        found = await asyncio.gather(*(self.reading.panel(name, part.ask) for name, part in parts.items()))
+        panels: dict[str, Panel[Any]] = {panel.name: panel for panel in found}
+        return self.page(request, template, status=status, panels=panels, live=parts, folder=folder, **values)
+
+    def _written(self, request: Request, template: str, values: dict[str, Any]) -> str:
+        known = {"request": request, "site": self, "settings": self.settings, "link": _linking(request)}
+        return self.templates.get_template(template).render(known | values)
+
+    def has(self, request: Request, route: str) -> bool:
+        """Whether there is such a page in this app."""
+        return any(getattr(known, "name", None) == route for known in request.app.routes)
+
+    async def close(self) -> None:
+        """Closes the connections. An app that runs by itself does this at its end; where it is mounted, its host may."""
+        await self.reading.close()
+
+
+def site_of(request: Request) -> Site:
+    """The site that a request is for."""
+    site: Site = request.app.state.site
+    return site
+
+
+def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None, **path: Any) -> str:
+    """The path of a route below wherever the app is mounted, with a query of what is neither None nor empty."""
+    app: Starlette = request.app
+    wanted = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
+    url = request.scope.get("root_path", "") + str(app.url_path_for(route, **path))
+    return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
+
+
+def _linking(request: Request) -> Callable[..., str]:
+    def linked(route: str, /, query: Mapping[str, Any] | None = None, **path: Any) -> str:
+        return link(request, route, query, **path)
+
+    return linked
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        # Every template is HTML, and whatever it writes is text from outside.
+        autoescape=True,
+        finalize=texts.written,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"age": texts.age, "duration": texts.duration, "moment": texts.moment}
+    return environment

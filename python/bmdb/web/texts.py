@@ -1,0 +1,71 @@
+"""Values as people read them: ages, durations, and text from outside made harmless.
+
+Whatever a template writes passes through `visible`, so that a mark which turns the direction of text, an escape sequence
+or a control character is shown as what it is; Jinja escapes what HTML would act on.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+from markupsafe import Markup
+
+__all__ = ["age", "duration", "moment", "visible", "written"]
+
+# Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with every character that a browser would act on without showing it written as its escape."""
+    return "".join(
+        mark if mark in keep or unicodedata.category(mark) not in _UNSEEN else _escaped(mark) for mark in text
+    )
+
+
+def written(value: object) -> object:
+    """What a template writes for a value: markup of ours as it is, all other text visible."""
+    if value is None:
+        return ""
+    if isinstance(value, Markup):
+        return value
+    return visible(str(value))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units, such as `1h 12m`; below ten seconds to the tenth."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.1f}s".replace(".0s", "s")
+    left, parts = round(seconds), []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def age(then: datetime, now: datetime | None = None) -> str:
+    """How long ago that was, or will be: `5m ago`, `in 3h`."""
+    seconds = ((now or datetime.now(UTC)) - then).total_seconds()
+    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+
+
+def moment(then: datetime) -> str:
+    """A time in UTC, to the second."""
+    return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def seconds_of(length: float | timedelta) -> float:
+    """Either as seconds."""
+    return length.total_seconds() if isinstance(length, timedelta) else float(length)
+
+
+def _escaped(mark: str) -> str:
+    code = ord(mark)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
