@@ -39,12 +39,14 @@ __all__ = [
     "check_process",
     "classify_sqlstate",
     "latest_schema_version",
+    "machines_statement",
     "missing_schema",
     "queries",
     "restart_savepoint",
     "rows",
     "stop_canary",
     "stop_completions",
+    "tag_statements",
 ]
 
 __version__: str
@@ -70,6 +72,7 @@ class _Settings(TypedDict):
     isolation: str
     max_retries: int
     throwaway: bool
+    access: Literal["read write", "read only", "weak"]
 
 @type_check_only
 class _Process(Protocol):
@@ -415,6 +418,20 @@ class Questions:
     def backlog(self, wanted: list[Eligibility]) -> str: ...
     def backlog_async(self, wanted: list[Eligibility]) -> Awaitable[str]: ...
 
+@type_check_only
+class _Filter(TypedDict):
+    having: list[str]
+    lacking: list[str]
+    state: str | None
+    process: bool
+    bounded: bool
+    provider: bool
+    created: bool
+    descending: bool
+    continued: bool
+
+def machines_statement(tags: Sequence[_Tag], filter: _Filter) -> tuple[str, list[str]]: ...
+def tag_statements(tags: Sequence[_Tag]) -> tuple[str, str, str]: ...
 def missing_schema(cause: str) -> str: ...
 def restart_savepoint() -> tuple[str, str, str]: ...
 def rows(fields: Sequence[str], values: Sequence[tuple[Any, ...]]) -> list[Row]: ...

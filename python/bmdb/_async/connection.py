@@ -10,7 +10,7 @@ import os
 import platform
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -92,6 +92,41 @@ class AsyncConnection(AsyncOperators):
         _check_settings(component, runtime_info, pool_size, isolation, max_retries)
         if "\0" in component or "\0" in (runtime_info or ""):
             raise ConfigError("component and runtime_info must not contain NUL characters")
+        return await cls._open(
+            conninfo,
+            {
+                "component": component,
+                "runtime_info": runtime_info if runtime_info is not None else _runtime_info(),
+                "pool_size": pool_size,
+                "isolation": isolation,
+                "max_retries": max_retries,
+                "access": "read write",
+            },
+            migrate,
+        )
+
+    @classmethod
+    async def _reading(cls, conninfo: str | None, *, component: str, pool_size: int, weak: bool = False) -> Self:
+        """Connects for looking only: the server refuses whatever writes, and ends a statement after a second.
+
+        Every transaction is READ COMMITTED and READ ONLY, so it is in nobody's way. With `weak` it sees what the
+        nearest replica of a CockroachDB knew some seconds ago.
+        """
+        return await cls._open(
+            conninfo,
+            {
+                "component": component,
+                "runtime_info": _runtime_info(),
+                "pool_size": pool_size,
+                "isolation": "read committed",
+                "max_retries": 5,
+                "access": "weak" if weak else "read only",
+            },
+            False,
+        )
+
+    @classmethod
+    async def _open(cls, conninfo: str | None, settings: Mapping[str, Any], migrate: bool) -> Self:
         given = _conninfo.given(conninfo)
         server: EmbeddedServer | None = None
         if _conninfo.is_embedded(given):
@@ -107,17 +142,8 @@ class AsyncConnection(AsyncOperators):
             given = server.conninfo
         try:
             keywords = _conninfo.resolve(given)
-            core = await _core.Connection.open_async(
-                list(keywords.items()),
-                {
-                    "component": component,
-                    "runtime_info": runtime_info if runtime_info is not None else _runtime_info(),
-                    "pool_size": pool_size,
-                    "isolation": isolation,
-                    "max_retries": max_retries,
-                    "throwaway": server is not None and server.throwaway,
-                },
-            )
+            complete: Any = {**settings, "throwaway": server is not None and server.throwaway}
+            core = await _core.Connection.open_async(list(keywords.items()), complete)
         except BaseException:
             if server is not None:
                 server.stop()

@@ -88,7 +88,7 @@ class Site:
         return any(getattr(known, "name", None) == route for known in request.app.routes)
 
     async def close(self) -> None:
-        """Closes the connections. An app that runs by itself does this at its end; where it is mounted, its host may."""
+        """Closes the connections: at the end of an app that runs by itself; the host of a mounted one may do it."""
         await self.reading.close()
 
 

@@ -1,7 +1,7 @@
 """Values as people read them: ages, durations, and text from outside made harmless.
 
-Whatever a template writes passes through `visible`, so that a mark which turns the direction of text, an escape sequence
-or a control character is shown as what it is; Jinja escapes what HTML would act on.
+Whatever a template writes passes through `visible`, so that a mark which turns the direction of text, an escape
+sequence or a control character is shown as what it is; Jinja escapes what HTML would act on.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ use crate::batch::lanes::Lanes;
 use crate::clock::Clock;
 use crate::collect::{self, Collected, own_plan};
 use crate::config::Config;
-use crate::dialect::Isolation;
+use crate::dialect::{Access, Isolation};
 use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
 use crate::events::{Events, Level};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub isolation: Isolation,
     /// Of transactions with a callback.
     pub max_retries: u32,
+    /// Whether it may write. What only looks starts no session.
+    pub access: Access,
 }
 
 /// A component's access to the database.
@@ -87,6 +89,7 @@ impl Connection {
             pool_size,
             isolation,
             max_retries,
+            access,
         } = settings;
         if !(1..=LARGEST_POOL).contains(&pool_size) {
             return Err(Error::Config(format!(
@@ -98,7 +101,7 @@ impl Connection {
         } else {
             config
         };
-        let pool = Pool::new(config, drive, pool_size);
+        let pool = Pool::with_access(config, drive, pool_size, access);
         drop(pool.checkout().await?);
         Ok(Connection {
             lanes: Lanes::new(pool.clone()),

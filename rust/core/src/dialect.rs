@@ -50,6 +50,33 @@ impl Isolation {
     }
 }
 
+/// What the transactions of a pool may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Read and write.
+    #[default]
+    ReadWrite,
+    /// Look, without being in anybody's way: the server refuses whatever writes, and ends what takes too long.
+    ReadOnly {
+        /// Where there are replicas, the nearest one's state of some seconds ago will do.
+        weak: bool,
+    },
+}
+
+impl Access {
+    /// What a new connection is set to, for statements outside transactions too.
+    #[must_use]
+    pub fn settings(self) -> Option<&'static str> {
+        match self {
+            Access::ReadWrite => None,
+            Access::ReadOnly { .. } => Some(
+                "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = on; \
+                 SET statement_timeout = '1s'",
+            ),
+        }
+    }
+}
+
 /// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
@@ -80,26 +107,34 @@ impl Dialect {
         }
     }
 
-    /// Opens a transaction.
+    /// Opens a transaction. Where nothing may be written it is READ COMMITTED, or one snapshot, whatever else is asked: it then
+    /// conflicts with nobody.
     #[must_use]
-    pub fn begin(self, isolation: Isolation) -> &'static str {
-        match (self, isolation) {
-            (Dialect::PostgreSql, Isolation::Serializable) => {
-                "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE"
-            }
-            (Dialect::PostgreSql, Isolation::RepeatableRead) => {
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
-            }
-            (Dialect::PostgreSql, Isolation::ReadCommitted) => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-            }
-            (Dialect::PostgreSql, Isolation::ReadOnly) => {
+    pub fn begin(self, isolation: Isolation, access: Access) -> &'static str {
+        match (self, access, isolation) {
+            (Dialect::PostgreSql, _, Isolation::ReadOnly) => {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
             }
-            (Dialect::CockroachDb, Isolation::ReadOnly) => {
+            (Dialect::PostgreSql, Access::ReadOnly { .. }, _) => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+            }
+            (Dialect::PostgreSql, Access::ReadWrite, Isolation::Serializable) => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE"
+            }
+            (Dialect::PostgreSql, Access::ReadWrite, Isolation::RepeatableRead) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
+            }
+            (Dialect::PostgreSql, Access::ReadWrite, Isolation::ReadCommitted) => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+            }
+            (Dialect::CockroachDb, Access::ReadOnly { weak: true }, _) => {
+                "BEGIN AS OF SYSTEM TIME follower_read_timestamp(); SAVEPOINT cockroach_restart"
+            }
+            (Dialect::CockroachDb, Access::ReadOnly { weak: false }, _)
+            | (Dialect::CockroachDb, _, Isolation::ReadOnly) => {
                 "BEGIN READ ONLY; SAVEPOINT cockroach_restart"
             }
-            (Dialect::CockroachDb, _) => "BEGIN; SAVEPOINT cockroach_restart",
+            (Dialect::CockroachDb, Access::ReadWrite, _) => "BEGIN; SAVEPOINT cockroach_restart",
         }
     }
 
@@ -310,6 +345,33 @@ mod tests {
         ] {
             assert!(!changes_session(sql), "{sql}");
         }
+    }
+
+    #[test]
+    fn a_look_is_read_only_and_weak_where_that_is_asked() {
+        let begin = |dialect: Dialect, access| dialect.begin(Isolation::Serializable, access);
+        let (weak, strict) = (
+            Access::ReadOnly { weak: true },
+            Access::ReadOnly { weak: false },
+        );
+        for access in [weak, strict] {
+            assert_eq!(
+                begin(Dialect::PostgreSql, access),
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+            );
+        }
+        assert_eq!(
+            begin(Dialect::CockroachDb, weak),
+            "BEGIN AS OF SYSTEM TIME follower_read_timestamp(); SAVEPOINT cockroach_restart"
+        );
+        assert_eq!(
+            begin(Dialect::CockroachDb, strict),
+            "BEGIN READ ONLY; SAVEPOINT cockroach_restart"
+        );
+        assert_eq!(
+            begin(Dialect::CockroachDb, Access::ReadWrite),
+            "BEGIN; SAVEPOINT cockroach_restart"
+        );
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! process. `trusted_until` is the moment past which a session no longer believes in itself: it lies before the
 //! database's own deadline, so a holder knows that it is lost before anybody else gets its machine.
 //!
-//! Pure modules (no I/O, no clock): [`backoff`], [`eligibility`], [`hold`], [`retry`], [`lease`], [`lookout`], [`pace`],
+//! Pure modules (no I/O, no clock): [`backoff`], [`browse`], [`eligibility`], [`hold`], [`retry`], [`lease`], [`lookout`], [`pace`],
 //! [`sqlstate`], [`tag`], [`value`].
 pub mod backoff;
 pub mod batch;
+pub mod browse;
 pub mod clock;
 pub mod collect;
 pub mod config;

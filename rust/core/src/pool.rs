@@ -13,7 +13,7 @@ use conn::unless;
 pub use conn::{Conn, Server};
 
 use crate::config::Config;
-use crate::dialect::Dialect;
+use crate::dialect::{Access, Dialect};
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 
@@ -40,6 +40,8 @@ pub struct Pool {
     settings: Option<&'static str>,
     /// When its users last saw to what has to be done now and then.
     housekept: Mutex<Option<Instant>>,
+    /// What its transactions may do.
+    access: Access,
 }
 
 impl Pool {
@@ -47,6 +49,12 @@ impl Pool {
     #[must_use]
     pub fn new(config: Config, drive: Drive, size: usize) -> Arc<Pool> {
         Self::with_settings(config, drive, size, None)
+    }
+
+    /// The same for transactions that may do so much.
+    #[must_use]
+    pub fn with_access(config: Config, drive: Drive, size: usize, access: Access) -> Arc<Pool> {
+        Self::made(config, drive, size, access.settings(), access)
     }
 
     /// The same for statements of our own, which want settings that users' must not meet.
@@ -57,8 +65,19 @@ impl Pool {
         size: usize,
         settings: Option<&'static str>,
     ) -> Arc<Pool> {
+        Self::made(config, drive, size, settings, Access::ReadWrite)
+    }
+
+    fn made(
+        config: Config,
+        drive: Drive,
+        size: usize,
+        settings: Option<&'static str>,
+        access: Access,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
             settings,
+            access,
             config,
             drive,
             size,
@@ -100,6 +119,12 @@ impl Pool {
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// What its transactions may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// The kind of server, once a connection has been opened.

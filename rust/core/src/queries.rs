@@ -83,6 +83,12 @@ queries! {
     MACHINE_UPDATE_PROVIDER_STATUS = "machine", "update_provider_status", None;
     PROCESS_DECLARE = "process", "declare", None;
     PROCESS_DECLARED = "process", "declared", Many;
+    OVERVIEW_BACKOFFS = "overview", "backoffs", Many;
+    OVERVIEW_COLLECTION = "overview", "collection", One;
+    OVERVIEW_EVENTS = "overview", "events", Many;
+    OVERVIEW_LEASES = "overview", "leases", Many;
+    OVERVIEW_MACHINES = "overview", "machines", One;
+    OVERVIEW_SESSIONS = "overview", "sessions", Many;
     PROCESS_EXCLUDE = "process", "exclude", None;
     PROCESS_INCLUDE = "process", "include", None;
     PROCESS_INTRODUCE = "process", "introduce", None;
@@ -131,6 +137,11 @@ queries! {
     STATISTICS_COUNT_PROVIDED = "statistics", "count_provided", One;
     STATISTICS_MACHINE_HARDWARE = "statistics", "machine_hardware", Many;
     TAG_REFLECT = "tag", "reflect", Many;
+    WEB_MACHINE_BACKOFFS = "web", "machine_backoffs", Many;
+    WEB_MACHINE_HISTORY = "web", "machine_history", Many;
+    WEB_MACHINE_QUARANTINES = "web", "machine_quarantines", Many;
+    WEB_MACHINE_WORK = "web", "machine_work", Many;
+    WEB_MACHINES_STATES = "web", "machines_states", Many;
     WORK_BACKOFF_LIST = "work", "backoff_list", Many;
     WORK_BACKOFF_OF = "work", "backoff_of", One;
     WORK_CANCEL = "work", "cancel", One;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::browse::holders;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::queries;
 pub use crate::tag::Tag;
-use crate::tag::quoted;
 use crate::value::Param;
 
 /// The tags in the current schema, by name.
@@ -67,41 +67,4 @@ pub async fn tags_of(pool: &Arc<Pool>, machines: &[Uuid]) -> Result<Vec<(Uuid, S
             (row.get("machine_id"), name.unwrap_or_default())
         })
         .collect())
-}
-
-/// The statement that asks every tag's table for the machines of its one parameter, naming tags by position. It cannot
-/// stand in a file, as only the catalogue knows the tables.
-fn holders(tags: &[Tag]) -> String {
-    let parts: Vec<String> = tags
-        .iter()
-        .enumerate()
-        .map(|(position, tag)| {
-            let table = quoted(&tag.table);
-            format!(
-                "SELECT machine_id, {position} AS tag FROM {table} WHERE machine_id = ANY($1::uuid[])"
-            )
-        })
-        .collect();
-    format!("{} ORDER BY tag, machine_id", parts.join(" UNION ALL "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tables_name_is_quoted() {
-        let tag = |table: &str| Tag {
-            name: String::new(),
-            table: table.to_owned(),
-            fields: Vec::new(),
-            required: Vec::new(),
-        };
-        assert_eq!(
-            holders(&[tag("machine_a"), tag("machine_\"; DROP")]),
-            "SELECT machine_id, 0 AS tag FROM \"machine_a\" WHERE machine_id = ANY($1::uuid[]) UNION ALL \
-             SELECT machine_id, 1 AS tag FROM \"machine_\"\"; DROP\" WHERE machine_id = ANY($1::uuid[]) \
-             ORDER BY tag, machine_id"
-        );
-    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::dialect::{self, Dialect, Isolation};
+use crate::dialect::{self, Access, Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
 use crate::gate::{Entry, Pass};
 use crate::metrics::Outcome;
@@ -188,7 +188,7 @@ impl Transaction {
         let checkout = self.checkout.as_mut().expect("just taken");
         let opened = tokio::select! {
             biased;
-            opened = Self::open_on(checkout.conn(), &self.plan) => Some(opened),
+            opened = Self::open_on(checkout.conn(), &self.plan, self.pool.access()) => Some(opened),
             () = given_up(&self.abandoned) => None,
         };
         let Some(opened) = opened else {
@@ -275,9 +275,9 @@ impl Transaction {
         }
     }
 
-    async fn open_on(conn: &mut Conn, plan: &Plan) -> Result<Option<Row>> {
+    async fn open_on(conn: &mut Conn, plan: &Plan, access: Access) -> Result<Option<Row>> {
         let dialect = conn.server().dialect;
-        let begin = dialect.begin(plan.isolation);
+        let begin = dialect.begin(plan.isolation, access);
         // A dead link is noticed within a quarter of the interval, and another connection tried.
         let limit = plan
             .session

@@ -4,6 +4,7 @@ mod backoff;
 mod batch;
 #[cfg(unix)]
 mod bridge;
+mod browse;
 mod canary;
 mod completion;
 mod connection;
@@ -51,6 +52,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     foreign::register(module)?;
     row::register(module)?;
     batch::register(module)?;
+    browse::register(module)?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<session::Session>()?;
     module.add_class::<transaction::Transaction>()?;

@@ -2,6 +2,7 @@
 
 use bmdb_core::config::Config;
 use bmdb_core::connection::Settings;
+use bmdb_core::dialect::Access;
 use bmdb_core::drive::Drive;
 use bmdb_core::error::Result;
 use pyo3::prelude::*;
@@ -19,6 +20,7 @@ pub(crate) struct Given {
     isolation: String,
     max_retries: i64,
     throwaway: bool,
+    access: String,
 }
 
 /// How to open a connection, and whether its server is thrown away with it.
@@ -37,6 +39,11 @@ pub(crate) fn prepare(
             pool_size: usize::try_from(given.pool_size).unwrap_or(0),
             isolation: isolation(&given.isolation)?,
             max_retries: retries(given.max_retries)?,
+            access: match given.access.as_str() {
+                "read only" => Access::ReadOnly { weak: false },
+                "weak" => Access::ReadOnly { weak: true },
+                _ => Access::ReadWrite,
+            },
         })
     };
     let settings = settings().map_err(|error| to_python(py, error))?;

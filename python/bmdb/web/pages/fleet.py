@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bmdb
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import bmdb
 from bmdb.web.site import Part, site_of
 
 __all__ = ["routes"]
