@@ -20,7 +20,6 @@ T = TypeVar("T")
 # The server ends a statement after one second; what is on top of it is for the way there and back.
 STATEMENT_SECONDS = 1.0
 PANEL_SECONDS = 2.5
-CONNECT_SECONDS = 2.0
 CONNECTIONS = 4
 
 _CANCELED = "57014"
@@ -59,40 +58,44 @@ class Reading:
         if self._connection is None:
             async with self._connecting:
                 if self._connection is None:
-                    self._connection = await bmdb.AsyncConnection.connect(
-                        self._settings.conninfo, component="bmdb web", pool_size=CONNECTIONS, isolation="read committed"
+                    self._connection = await bmdb.AsyncConnection._reading(
+                        self._settings.conninfo,
+                        component="bmdb web",
+                        pool_size=CONNECTIONS,
+                        weak=not self._settings.strict,
                     )
         return self._connection
 
     async def panel(self, name: str, ask: Callable[[bmdb.AsyncConnection], Awaitable[T]]) -> Panel[T]:
-        """What `ask` answers, or why it did not. Raises nothing but what a caller of the page is to see whole."""
+        """What `ask` answers, or why it did not."""
         began = time.monotonic()
-        value: T | None = None
-        problem: Problem | None = None
+        value, problem = await self.attempt(name, ask)
+        return Panel(name, value, problem, datetime.now(UTC), time.monotonic() - began)
+
+    async def attempt(
+        self, name: str, ask: Callable[[bmdb.AsyncConnection], Awaitable[T]]
+    ) -> tuple[T | None, Problem | None]:
+        """What `ask` answers, or why it did not; raises nothing."""
         try:
             async with asyncio.timeout(PANEL_SECONDS):
-                value = await ask(await self.connection())
+                return await ask(await self.connection()), None
         except TimeoutError:
-            problem = Problem("unreachable", "the database did not answer in time")
-        except bmdb.DatabaseError as error:
-            late = error.sqlstate == _CANCELED
-            problem = Problem("late", f"took longer than {STATEMENT_SECONDS:g} s") if late else _told("refused", error)
+            return None, Problem("unreachable", f"the database did not answer within {PANEL_SECONDS:g} s")
         except bmdb.ConnectionFailedError as error:
-            problem = _told("unreachable", error)
+            return None, Problem("unreachable", str(error))
+        except bmdb.DatabaseError as error:
+            if error.sqlstate == _CANCELED:
+                return None, Problem("late", f"a statement took longer than {STATEMENT_SECONDS:g} s and was ended")
+            return None, Problem("refused", str(error))
         except bmdb.Error as error:
-            problem = _told("failed", error)
+            return None, Problem("failed", str(error))
         except Exception as error:
             # A mistake of ours in one panel must not take the page with it.
             _logger.exception("the panel %s failed", name)
-            problem = Problem("failed", f"{type(error).__name__}; the log has more")
-        return Panel(name, value, problem, datetime.now(UTC), time.monotonic() - began)
+            return None, Problem("failed", f"{type(error).__name__}: the log has more")
 
     async def close(self) -> None:
         """Closes the connections; the next look opens new ones."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-def _told(kind: str, error: Exception) -> Problem:
-    return Problem(kind, str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,23 +16,27 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import bmdb
-from bmdb.web import texts
+from bmdb.web import charts, texts
 from bmdb.web.catalogue import Catalogue
 from bmdb.web.reading import Panel, Reading
 from bmdb.web.settings import Settings
 
-__all__ = ["Part", "Site", "link", "site_of"]
+__all__ = ["Part", "Site", "here", "link", "site_of"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a page: its heading, what it asks, and whether it is asked again and again."""
+    """A part of a page: its heading, what it asks, and whether it is asked again and again.
+
+    `pace` makes that rarer than the site's refresh, for what costs more than it changes.
+    """
 
     title: str
     ask: Callable[[bmdb.AsyncConnection], Awaitable[Any]]
     live: bool = True
+    pace: float = 1.0
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Site:
     reading: Reading = field(init=False)
     catalogue: Catalogue = field(default_factory=Catalogue)
     templates: jinja2.Environment = field(init=False)
+    # What else is closed with it.
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reading = Reading(self.settings)
@@ -80,7 +87,13 @@ class Site:
         return self.page(request, template, status=status, panels=panels, live=parts, folder=folder, **values)
 
     def _written(self, request: Request, template: str, values: dict[str, Any]) -> str:
-        known = {"request": request, "site": self, "settings": self.settings, "link": _linking(request)}
+        known = {
+            "request": request,
+            "site": self,
+            "settings": self.settings,
+            "link": partial(link, request),
+            "here": partial(here, request),
+        }
         return self.templates.get_template(template).render(known | values)
 
     def has(self, request: Request, route: str) -> bool:
@@ -90,6 +103,8 @@ class Site:
     async def close(self) -> None:
         """Closes the connections: at the end of an app that runs by itself; the host of a mounted one may do it."""
         await self.reading.close()
+        for close in self.closing:
+            await close()
 
 
 def site_of(request: Request) -> Site:
@@ -106,11 +121,11 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 
 
-def _linking(request: Request) -> Callable[..., str]:
-    def linked(route: str, /, query: Mapping[str, Any] | None = None, **path: Any) -> str:
-        return link(request, route, query, **path)
-
-    return linked
+def here(request: Request, changed: Mapping[str, Any]) -> str:
+    """The address of this very page with other values in its query; None takes one out."""
+    query = [(name, value) for name, value in request.query_params.multi_items() if name not in changed]
+    query += [(name, value) for name, value in changed.items() if value is not None]
+    return f"{request.scope['path']}?{urlencode(query)}"
 
 
 def _environment() -> jinja2.Environment:
@@ -124,4 +139,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"age": texts.age, "duration": texts.duration, "moment": texts.moment}
+    environment.filters |= {"lines": texts.lines, "left": texts.left, "bars": charts.bars}
     return environment

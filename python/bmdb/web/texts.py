@@ -7,11 +7,11 @@ sequence or a control character is shown as what it is; Jinja escapes what HTML 
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-__all__ = ["age", "duration", "moment", "visible", "written"]
+__all__ = ["age", "duration", "left", "lines", "moment", "visible", "written"]
 
 # Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -56,14 +56,19 @@ def age(then: datetime, now: datetime | None = None) -> str:
     return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 
+def left(until: datetime, now: datetime | None = None) -> float:
+    """How many seconds there are until then; none when it has passed."""
+    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
+
+
+def lines(text: str) -> Markup:
+    """The text with its lines kept, and everything else that is not to be seen made visible; escaped."""
+    return escape(visible(text.replace("\r\n", "\n"), keep="\n\t"))
+
+
 def moment(then: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def seconds_of(length: float | timedelta) -> float:
-    """Either as seconds."""
-    return length.total_seconds() if isinstance(length, timedelta) else float(length)
 
 
 def _escaped(mark: str) -> str:
