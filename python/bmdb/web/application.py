@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         'bmdb.web needs Starlette and Jinja2: pip install "pybmdb[web]"', name=error.name
     ) from error
 
-from bmdb.web.pages import fleet
+from bmdb.web.pages import fleet, machines
 from bmdb.web.settings import Settings
 from bmdb.web.site import Site
 
@@ -68,7 +68,11 @@ def app(
         yield
         await site.close()
 
-    routes: list[BaseRoute] = [*fleet.routes, Mount("/static", StaticFiles(directory=STATIC), name="static")]
+    routes: list[BaseRoute] = [
+        *fleet.routes,
+        *machines.routes,
+        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+    ]
     middleware: list[Middleware] = []
     made = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
     made.state.site = site

@@ -14,6 +14,7 @@ import jinja2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import NoMatchFound
 
 import bmdb
 from bmdb.web import charts, texts
@@ -81,7 +82,9 @@ class Site:
                 return HTMLResponse("no such panel", 404)
             panel = await self.reading.panel(wanted, parts[wanted].ask)
             values |= {"panel": panel, "part": parts[wanted], "folder": folder}
-            return self.page(request, "panel.html", status=503 if panel.problem else 200, **values)
+            headers = {"Panel-Problem": panel.problem.kind} if panel.problem else {}
+            status = 503 if panel.problem else 200
+            return self.page(request, "panel.html", status=status, headers=headers, **values)
         found = await asyncio.gather(*(self.reading.panel(name, part.ask) for name, part in parts.items()))
         panels: dict[str, Panel[Any]] = {panel.name: panel for panel in found}
         return self.page(request, template, status=status, panels=panels, live=parts, folder=folder, **values)
@@ -117,7 +120,11 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     """The path of a route below wherever the app is mounted, with a query of what is neither None nor empty."""
     app: Starlette = request.app
     wanted = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
-    url = request.scope.get("root_path", "") + str(app.url_path_for(route, **path))
+    try:
+        below = str(app.url_path_for(route, **path))
+    except NoMatchFound:
+        below = "/"  # TODO: gone once every page is there
+    url = request.scope.get("root_path", "") + below
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 
 
@@ -139,5 +146,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"age": texts.age, "duration": texts.duration, "moment": texts.moment}
-    environment.filters |= {"lines": texts.lines, "left": texts.left, "bars": charts.bars}
+    environment.filters |= {"lines": texts.lines, "left": texts.left, "summary": texts.summary, "bars": charts.bars}
     return environment

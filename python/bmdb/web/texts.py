@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
-__all__ = ["age", "duration", "left", "lines", "moment", "visible", "written"]
+__all__ = ["SUMMARY_LENGTH", "age", "duration", "left", "lines", "moment", "summary", "visible", "written"]
 
 # Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+SUMMARY_LENGTH = 72
+
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -64,6 +66,16 @@ def left(until: datetime, now: datetime | None = None) -> float:
 def lines(text: str) -> Markup:
     """The text with its lines kept, and everything else that is not to be seen made visible; escaped."""
     return escape(visible(text.replace("\r\n", "\n"), keep="\n\t"))
+
+
+def summary(cause: str) -> str:
+    """A cause in a few words: its first line, or the last one of a Python traceback, cut to SUMMARY_LENGTH."""
+    said = [line for line in cause.splitlines() if line.strip()]
+    if not said:
+        return ""
+    traceback = said[0].lstrip().startswith("Traceback (most recent call last)")
+    shown = " ".join(said[-1 if traceback else 0][: 10 * SUMMARY_LENGTH].split())
+    return shown if len(shown) <= SUMMARY_LENGTH else shown[: SUMMARY_LENGTH - 1] + "…"
 
 
 def moment(then: datetime) -> str:

@@ -247,6 +247,8 @@ fn value(field: &str, kind: &str) -> String {
     };
     let text = if moment {
         format!("({field} AT TIME ZONE 'UTC')::text")
+    } else if kind == "jsonb" {
+        format!("jsonb_pretty({field})")
     } else {
         format!("{field}::text")
     };
@@ -339,11 +341,13 @@ mod tests {
             ("at", "timestamp(3) with time zone"),
             ("took", "interval"),
             ("na\"me", "text"),
+            ("facts", "jsonb"),
         ];
         let sql = values(&[tag("a", &fields), tag("none", &[])]);
         assert!(sql.contains("(0, encode(substring(t.\"raw\" from 1 for 4096), 'hex'), octet_length(t.\"raw\")::bigint, NULL::float8)"));
         assert!(sql.contains("extract(epoch from t.\"at\")::float8"));
         assert!(sql.contains("extract(epoch from t.\"took\")::float8"));
+        assert!(sql.contains("left(jsonb_pretty(t.\"facts\"), 20000)"));
         assert!(sql.contains("left(t.\"na\"\"me\"::text, 20000)"));
         assert!(sql.contains("(-1, NULL::text, NULL::bigint, NULL::float8)"));
     }

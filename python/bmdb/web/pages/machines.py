@@ -1,0 +1,145 @@
+"""Machines: those that a filter leaves, a hundred at a time, with their tags and what they are kept busy or idle by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+import bmdb
+from bmdb.web.catalogue import Tag, Tags
+from bmdb.web.filters import ORDERS, ROWS, STATES, Filter
+from bmdb.web.site import Part, link, site_of
+
+__all__ = ["routes"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a machine is leased for, held for, waiting for or in quarantine for; '' as process means all of them."""
+
+    kind: str
+    process: str
+    said: str
+    session: UUID | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A machine in the list."""
+
+    machine: UUID
+    created_at: datetime
+    tags: list[str] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some machines, and the places before and after which there are more, as parts of an address."""
+
+    lines: list[Line]
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """How many machines have a tag."""
+
+    tag: Tag
+    machines: int
+
+
+async def machines(request: Request) -> Response:
+    """The list, or one of its panels."""
+    site = site_of(request)
+    tags, problem = await site.reading.attempt("catalogue", site.catalogue.tags)
+    try:
+        wanted = Filter.read(request.query_params)
+        if problem is None:
+            wanted.check_tags(tags or Tags())
+    except ValueError as error:
+        return site.page(
+            request,
+            "machines.html",
+            status=400,
+            complaint=str(error),
+            filter=Filter(),
+            tags=site.catalogue.known,
+            states=STATES,
+            orders=ORDERS,
+        )
+
+    async def page(connection: bmdb.AsyncConnection) -> Page:
+        return await machines_page(connection, await site.catalogue.tags(connection), wanted, ROWS)
+
+    async def counts(connection: bmdb.AsyncConnection) -> list[TagCount]:
+        return await tag_counts(connection, await site.catalogue.tags(connection))
+
+    parts = {"list": Part("Machines", page, pace=2.5), "tags": Part("Tags", counts, live=False)}
+    return await site.parts(
+        request,
+        "machines.html",
+        parts,
+        complaint="",
+        filter=wanted,
+        tags=site.catalogue.known,
+        states=STATES,
+        orders=ORDERS,
+    )
+
+
+async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Filter, rows: int) -> Page:
+    """One page of machines. The statement looks at no more rows than its filter makes it: pages follow a key."""
+    sql, params = wanted.statement(tags, rows + 1)
+
+    async def ask(q: bmdb.AsyncQueries) -> tuple[list[Line], bool]:
+        # One more than is shown tells whether there is another page.
+        found = [Line(*row) for row in await q.fetch(sql, *params)]
+        lines = {line.machine: line for line in found[:rows]}
+        for machine, *state in await q._core.call_async("web_machines_states", (list(lines),)):
+            lines[machine].states.append(State(*state))
+        if tags:
+            for machine, position in await q.fetch(tags.holders, list(lines)):
+                lines[machine].tags.append(tags[position].name)
+        return list(lines.values()), len(found) > rows
+
+    lines, more = await connection._read(ask)
+    if wanted.before:
+        lines.reverse()
+    backwards, forwards = (more, True) if wanted.before else (bool(wanted.after), more)
+    return Page(
+        lines,
+        wanted.place_of(lines[0].machine, lines[0].created_at) if lines and backwards else "",
+        wanted.place_of(lines[-1].machine, lines[-1].created_at) if lines and forwards else "",
+    )
+
+
+async def tag_counts(connection: bmdb.AsyncConnection, tags: Tags) -> list[TagCount]:
+    """How many machines have each tag."""
+    if not tags:
+        return []
+    rows = await connection._read(lambda q: q.fetch(tags.counts))
+    return [TagCount(tags[position], count) for position, count in rows]
+
+
+async def tag_list(request: Request) -> Response:
+    """The tags with their fields; with `again` the catalogue is read anew first."""
+    site = site_of(request)
+    if request.query_params.get("again"):
+        site.catalogue.forget()
+        return RedirectResponse(link(request, "tags"), 303)
+
+    async def counts(connection: bmdb.AsyncConnection) -> list[TagCount]:
+        return await tag_counts(connection, await site.catalogue.tags(connection))
+
+    return await site.parts(request, "tags.html", {"list": Part("Tags", counts, live=False)})
+
+
+routes = [Route("/machines", machines, name="machines"), Route("/tags", tag_list, name="tags")]
