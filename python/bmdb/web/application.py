@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         'bmdb.web needs Starlette and Jinja2: pip install "pybmdb[web]"', name=error.name
     ) from error
 
-from bmdb.web.pages import fleet, machines
+from bmdb.web.pages import fleet, machine, machines
 from bmdb.web.settings import Settings
 from bmdb.web.site import Site
 
@@ -71,6 +71,7 @@ def app(
     routes: list[BaseRoute] = [
         *fleet.routes,
         *machines.routes,
+        *machine.routes,
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
     ]
     middleware: list[Middleware] = []

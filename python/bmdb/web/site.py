@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -19,10 +21,12 @@ from starlette.routing import NoMatchFound
 import bmdb
 from bmdb.web import charts, texts
 from bmdb.web.catalogue import Catalogue
-from bmdb.web.reading import Panel, Reading
+from bmdb.web.reading import Panel, Problem, Reading
 from bmdb.web.settings import Settings
 
 __all__ = ["Part", "Site", "here", "link", "site_of"]
+
+_logger = logging.getLogger("bmdb.web")
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -81,13 +85,26 @@ class Site:
             if wanted not in parts:
                 return HTMLResponse("no such panel", 404)
             panel = await self.reading.panel(wanted, parts[wanted].ask)
-            values |= {"panel": panel, "part": parts[wanted], "folder": folder}
-            headers = {"Panel-Problem": panel.problem.kind} if panel.problem else {}
-            status = 503 if panel.problem else 200
-            return self.page(request, "panel.html", status=status, headers=headers, **values)
+            inside, problem = self._inside(request, folder, panel, parts[wanted], values)
+            headers = {"Panel-Problem": problem.kind} if problem else None
+            return HTMLResponse(inside, 503 if problem else 200, headers)
         found = await asyncio.gather(*(self.reading.panel(name, part.ask) for name, part in parts.items()))
         panels: dict[str, Panel[Any]] = {panel.name: panel for panel in found}
-        return self.page(request, template, status=status, panels=panels, live=parts, folder=folder, **values)
+        insides = {name: self._inside(request, folder, panel, parts[name], values)[0] for name, panel in panels.items()}
+        return self.page(request, template, status=status, panels=panels, insides=insides, live=parts, **values)
+
+    def _inside(
+        self, request: Request, folder: str, panel: Panel[Any], part: Part, values: dict[str, Any]
+    ) -> tuple[Markup, Problem | None]:
+        """The inside of a panel, and what went wrong with it if anything did, writing it down included."""
+        known = {**values, "panel": panel, "part": part, "folder": folder}
+        try:
+            return Markup(self._written(request, "panel.html", known)), panel.problem  # noqa: S704 - escaped already
+        except Exception as error:
+            _logger.exception("the panel %s could not be written", panel.name)
+            problem = Problem("failed", f"{type(error).__name__}: the log has more")
+        known["panel"] = replace(panel, value=None, problem=problem)
+        return Markup(self._written(request, "panel.html", known)), problem  # noqa: S704 - escaped already
 
     def _written(self, request: Request, template: str, values: dict[str, Any]) -> str:
         known = {

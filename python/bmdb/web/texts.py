@@ -37,9 +37,11 @@ def written(value: object) -> object:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two largest units, such as `1h 12m`; below ten seconds to the tenth."""
+    """A length of time in its two largest units, such as `1h 12m`; what is shorter than ten seconds more exactly."""
     if seconds < 0:
         return f"-{duration(-seconds)}"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
     if seconds < 10:
         return f"{seconds:.1f}s".replace(".0s", "s")
     left, parts = round(seconds), []
