@@ -140,7 +140,8 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     try:
         below = str(app.url_path_for(route, **path))
     except NoMatchFound:
-        below = "/"  # TODO: gone once every page is there
+        # A page that this app leaves out: what would lead there leads to the fleet.
+        below = "/"
     url = request.scope.get("root_path", "") + below
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -169,9 +170,8 @@ async def machine(request: Request) -> Response:
         "history": Part("History", history, live=place.at is None),
     }
     if getattr(request.state, "may_act", False):
-        # Only where there are actions, which have a connection that may write.
-        from bmdb.web.actions import choices
-
+        # Loaded only where somebody may act, since nothing else here could write.
+        choices = import_module("bmdb.web.actions").choices
         parts = {"actions": Part("Actions", lambda connection: choices(connection, wanted), live=False), **parts}
     missing = known is None and problem is None
     return await site.parts(
