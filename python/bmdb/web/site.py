@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jinja2
 from markupsafe import Markup
@@ -138,7 +138,8 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     app: Starlette = request.app
     wanted = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
     try:
-        below = str(app.url_path_for(route, **path))
+        # Quoted whole, since a process may be called anything.
+        below = str(app.url_path_for(route, **{name: _quoted(value) for name, value in path.items()}))
     except NoMatchFound:
         # A page that this app leaves out: what would lead there leads to the fleet.
         below = "/"
@@ -146,11 +147,15 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 
 
+def _quoted(value: object) -> object:
+    return quote(value, safe="") if isinstance(value, str) else value
+
+
 def here(request: Request, changed: Mapping[str, Any]) -> str:
     """The address of this very page with other values in its query; None takes one out."""
     query = [(name, value) for name, value in request.query_params.multi_items() if name not in changed]
     query += [(name, value) for name, value in changed.items() if value is not None]
-    return f"{request.scope['path']}?{urlencode(query)}"
+    return f"{quote(request.scope['path'])}?{urlencode(query)}"
 
 
 def _environment() -> jinja2.Environment:

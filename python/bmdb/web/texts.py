@@ -70,14 +70,14 @@ def lines(text: str) -> Markup:
     return escape(visible(text.replace("\r\n", "\n"), keep="\n\t"))
 
 
-def summary(cause: str) -> str:
-    """A cause in a few words: its first line, or the last one of a Python traceback, cut to SUMMARY_LENGTH."""
+def summary(cause: str, length: int = SUMMARY_LENGTH) -> str:
+    """A cause in a few words: its first line, or the last one of a Python traceback, cut to so many characters."""
     said = [line for line in cause.splitlines() if line.strip()]
     if not said:
         return ""
     traceback = said[0].lstrip().startswith("Traceback (most recent call last)")
-    shown = " ".join(said[-1 if traceback else 0][: 10 * SUMMARY_LENGTH].split())
-    return shown if len(shown) <= SUMMARY_LENGTH else shown[: SUMMARY_LENGTH - 1] + "…"
+    shown = " ".join(said[-1 if traceback else 0][: 10 * length].split())
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def moment(then: datetime) -> str:
