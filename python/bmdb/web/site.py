@@ -137,9 +137,10 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     """The path of a route below wherever the app is mounted, with a query of what is neither None nor empty."""
     app: Starlette = request.app
     wanted = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
+    # Processes and providers may have any name: nothing of one may be taken for another part of the path.
+    parts = {name: quote(value, safe="") if isinstance(value, str) else value for name, value in path.items()}
     try:
-        # Quoted whole, since a process may be called anything.
-        below = str(app.url_path_for(route, **{name: _quoted(value) for name, value in path.items()}))
+        below = str(app.url_path_for(route, **parts))
     except NoMatchFound:
         # A page that this app leaves out: what would lead there leads to the fleet.
         below = "/"
@@ -147,15 +148,13 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 
 
-def _quoted(value: object) -> object:
-    return quote(value, safe="") if isinstance(value, str) else value
-
-
 def here(request: Request, changed: Mapping[str, Any]) -> str:
     """The address of this very page with other values in its query; None takes one out."""
     query = [(name, value) for name, value in request.query_params.multi_items() if name not in changed]
     query += [(name, value) for name, value in changed.items() if value is not None]
-    return f"{quote(request.scope['path'])}?{urlencode(query)}"
+    # As it was asked for: a name in it may hold what would be taken for another part of the path.
+    path = request.scope.get("raw_path", b"").decode("ascii") or quote(request.scope["path"])
+    return f"{path}?{urlencode(query)}"
 
 
 def _environment() -> jinja2.Environment:
