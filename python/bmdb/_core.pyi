@@ -423,6 +423,7 @@ class _Filter(TypedDict):
     having: list[str]
     lacking: list[str]
     state: str | None
+    backlog: str | None
     process: bool
     bounded: bool
     provider: bool

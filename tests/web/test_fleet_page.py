@@ -86,6 +86,10 @@ async def test_the_backlog_is_that_of_the_claims(
         ["Check", str(connection.backlog("Check"))],
     ]
     assert page.panel("backlog").rows[1][1] == "3"
+    eligible = await get(page.panel("backlog").links["3"])
+    assert sorted(row[0] for row in eligible.panel("list").rows) == sorted(map(str, [fleet[3], *fleet[6:]]))
+    unknown = await get("/machines", process="Build", state="eligible")
+    assert unknown.panel("list").one("p", class_="none").text.startswith("That is not known")
 
 
 async def test_losses_are_drawn_where_they_happened(get: Get, sql: Sql, machines: MakeMachines) -> None:

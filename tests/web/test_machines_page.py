@@ -107,6 +107,7 @@ async def test_a_line_says_what_is_going_on(get: Get, fleet: dict[str, str]) -> 
         ({"tag": "provided; DROP TABLE machines"}, "there is no tag provided; DROP TABLE machines"),
         ({"without": "nothing"}, "there is no tag nothing"),
         ({"state": "leased' OR true"}, "there is no state leased' OR true"),
+        ({"state": "eligible"}, "eligible for which process?"),
         ({"sort": "machine_id"}, "machines are not sorted by machine_id"),
         ({"prefix": "xyz"}, "no id begins with xyz"),
         ({"after": "nowhere"}, "the page begins nowhere"),

@@ -124,13 +124,19 @@ class AsyncOperators(Unique):
         the query is made from the claim's. Raises ValueError for a tag that is not there any more.
         """
         name = name_of(process)
+        sql = await self._backlog_sql(name)
+        if sql is None:
+            return None
+        count: int = await self._look(lambda q: q.fetch_value(sql, name))
+        return count
+
+    async def _backlog_sql(self, name: str) -> str | None:
+        """The query that counts the machines that workers of process `$1` could lease now; None: none is registered."""
         declared = await self.eligibilities(name)
         if not declared:
             return None
         with Nesting(self._core):
-            sql = await self._core.questions.backlog_async([_eligibility(each) for each in declared])
-        count: int = await self._look(lambda q: q.fetch_value(sql, name))
-        return count
+            return await self._core.questions.backlog_async([_eligibility(each) for each in declared])
 
     async def prune_history(self, older_than: timedelta, *, limit: int = 10_000) -> Pruned:
         """Removes history from longer ago, by the database's clock, and tells how much; call until that is nothing.

@@ -21,6 +21,7 @@ STATES = {
     "held": "held",
     "quarantined": "in quarantine",
     "idle": "idle",
+    "eligible": "eligible now",
 }
 ORDERS = {"id": "id", "-id": "id, last first", "created": "oldest first", "-created": "newest first"}
 ROWS = 100
@@ -76,6 +77,8 @@ class Filter:
     def _check(self) -> None:
         if self.state and self.state not in STATES:
             raise ValueError(f"there is no state {self.state}: {', '.join(STATES)}")
+        if self.state == "eligible" and not self.process:
+            raise ValueError("eligible for which process? Say its name")
         if self.sort not in ORDERS:
             raise ValueError(f"machines are not sorted by {self.sort}: {', '.join(ORDERS)}")
         if self.prefix and not _PREFIX.fullmatch(self._digits):
@@ -110,10 +113,10 @@ class Filter:
         """Whether it leaves anything out."""
         return any(value for name, value in self.query.items() if name != "sort")
 
-    def statement(self, tags: Tags, limit: int) -> tuple[str, list[object]]:
+    def statement(self, tags: Tags, limit: int, backlog: str | None = None) -> tuple[str, list[object]]:
         """The statement for at most so many machines, and its parameters; before a place, the nearest come first.
 
-        Raises ValueError for a tag that there is not.
+        `backlog` is the one that counts those eligible. Raises ValueError for a tag that there is not.
         """
         created, backwards = self.sort.endswith("created"), bool(self.before)
         place, made = self._place(self.after or self.before)
@@ -122,7 +125,8 @@ class Filter:
             {
                 "having": list(self.having),
                 "lacking": list(self.lacking),
-                "state": self.state or ("any" if self.process else None),
+                "state": None if backlog else self.state or ("any" if self.process else None),
+                "backlog": backlog,
                 "process": bool(self.process),
                 "bounded": bool(self.prefix),
                 "provider": bool(self.provider_id),

@@ -22,6 +22,8 @@ pub struct Filter {
     pub lacking: Vec<String>,
     /// leased, backoff, held, quarantined, idle; or "any" of these but idle.
     pub state: Option<String>,
+    /// The statement that counts the machines that the process could lease now, if only these are wanted.
+    pub backlog: Option<String>,
     /// Whether the state is one of a single process.
     pub process: bool,
     /// Whether ids are bounded, from `low` to `high`.
@@ -68,6 +70,11 @@ pub fn machines(filter: &Filter, tags: &[Tag]) -> Result<Browsed> {
         params: Vec::new(),
     };
     let mut conditions = Vec::new();
+    if let Some(backlog) = &filter.backlog {
+        // It calls the process $1.
+        made.param("process", "text");
+        conditions.push(format!("m.machine_id IN (\n{}\n)", counted(backlog)));
+    }
     for (names, not) in [(&filter.having, ""), (&filter.lacking, "NOT ")] {
         for name in names {
             let table = quoted(&find(tags, name)?.table);
@@ -117,6 +124,14 @@ pub fn machines(filter: &Filter, tags: &[Tag]) -> Result<Browsed> {
     let _ = write!(sql, "ORDER BY {created}m.machine_id{order}\nLIMIT {limit}");
     made.sql = sql;
     Ok(made)
+}
+
+/// What `explain/backlog.sql` says of the machines that it finds.
+const COUNT: &str = "SELECT count(*) AS machines";
+
+/// The machines that a backlog counts: out of the very statement, so that there is no second version of it.
+fn counted(backlog: &str) -> String {
+    backlog.replacen(COUNT, "SELECT leasable.machine_id", 1)
 }
 
 /// The condition for machines in a state, for one process or for any.
@@ -287,6 +302,7 @@ mod tests {
             having: vec!["odd\"; DROP".to_owned()],
             lacking: vec!["b".to_owned()],
             state: Some("any".to_owned()),
+            backlog: None,
             process: true,
             bounded: true,
             created: true,
@@ -319,6 +335,21 @@ mod tests {
             "AND (m.machine_created_at, m.machine_id) < ($6::timestamptz, $5::uuid)\n\
              ORDER BY m.machine_created_at DESC, m.machine_id DESC\nLIMIT $7::bigint"
         ));
+    }
+
+    #[test]
+    fn a_backlog_is_told_machine_by_machine() {
+        let backlog = crate::queries::EXPLAIN_BACKLOG.sql;
+        assert_eq!(backlog.matches(COUNT).count(), 1);
+        let filter = Filter {
+            backlog: Some(backlog.to_owned()),
+            bounded: true,
+            ..Filter::default()
+        };
+        let made = machines(&filter, &[]).unwrap();
+        assert!(made.sql.contains("SELECT leasable.machine_id\nFROM ("));
+        assert!(!made.sql.contains("count(*)"));
+        assert_eq!(made.params[0], "process");
     }
 
     #[test]

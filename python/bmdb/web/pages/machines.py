@@ -41,11 +41,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some machines, and the places before and after which there are more, as parts of an address."""
+    """Some machines, and the places before and after which there are more, as parts of an address.
+
+    Not `told`: nothing that is registered says which machines the process needs.
+    """
 
     lines: list[Line]
     before: str = ""
     after: str = ""
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,12 @@ async def machines(request: Request) -> Response:
 
 async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Filter, rows: int) -> Page:
     """One page of machines. The statement looks at no more rows than its filter makes it: pages follow a key."""
-    sql, params = wanted.statement(tags, rows + 1)
+    backlog = None
+    if wanted.state == "eligible":
+        backlog = await connection._backlog_sql(wanted.process)
+        if backlog is None:
+            return Page([], told=False)
+    sql, params = wanted.statement(tags, rows + 1, backlog)
 
     async def ask(q: bmdb.AsyncQueries) -> tuple[list[Line], bool]:
         # One more than is shown tells whether there is another page.
