@@ -201,6 +201,7 @@ class TestWithoutADatabase:
         page = await get("/")
         assert page.status == 200
         assert set(page.problems) == set(PANELS)
+        assert {text.partition(":")[0] for text in page.problems.values()} == {"unreachable"}
         assert page.page.one("h1").text == "Fleet"
         assert "hidden" not in page.html
         assert (await get("/machines", tag="anything")).status == 200
