@@ -47,7 +47,8 @@ def conninfo(database: str) -> str:
 @pytest.fixture
 async def get(conninfo: str) -> AsyncIterator[Get]:
     """Asks for a page of the app; redirects are followed."""
-    app = bmdb.web.app(conninfo)
+    # Nothing is as old as this: each look is a new one.
+    app = bmdb.web.app(conninfo, refresh=1e-6)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", follow_redirects=True) as client:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -171,6 +172,17 @@ class TestThroughAProxy:
         assert len(begun) > 10
         assert [text for text in begun if "READ ONLY" not in text] == []
 
+    async def test_many_who_look_at_once_cost_one_look(self, conninfo: str, proxy: Proxy, fleet: list[UUID]) -> None:
+        app = bmdb.web.app(conninfo, refresh=60)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            pages = await asyncio.gather(*(client.get("/") for _ in range(5)))
+            alone = await client.get("/", params={"panel": "machines"})
+        await app.state.site.close()
+        assert proxy.count("FROM busy") == 1
+        assert [page.status_code for page in pages] == [200] * 5
+        assert "in quarantine" in alone.text
+
     async def test_a_refusal_is_of_one_panel(self, get: Get, proxy: Proxy, fleet: list[UUID]) -> None:
         with proxy.injecting("42501", "ORDER BY s.session_created_at", message="\x1b[31m<b>no"):
             page = await get("/")
@@ -206,6 +218,12 @@ class TestWithoutADatabase:
         assert "hidden" not in page.html
         assert (await get("/machines", tag="anything")).status == 200
         assert (await get("/machines/00000000-0000-4000-8000-000000000000")).status == 200
+
+
+@pytest.mark.parametrize("refresh", [0, -1, float("nan")])
+def test_a_refresh_is_a_length_of_time(refresh: float) -> None:
+    with pytest.raises(ValueError, match="refresh must be more than 0 seconds"):
+        bmdb.web.app("host=nowhere", refresh=refresh)
 
 
 async def test_under_a_prefix_everything_leads_below_it(database: str, fleet: list[UUID]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 try:
@@ -49,7 +50,11 @@ def app(
     * `providers`: for a provider's name the address of its console, with `{provider_id}` in it.
     * `strict`: read the newest state on CockroachDB, too, where a look otherwise goes to the nearest replica.
     * `refresh`: seconds from one look of a live panel to the next.
+
+    Raises ValueError for a refresh that is not above 0.
     """
+    if not (isfinite(refresh) and refresh > 0):
+        raise ValueError(f"refresh must be more than 0 seconds, not {refresh}")
     settings = Settings(
         conninfo=conninfo,
         allow_actions=allow_actions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,13 +36,31 @@ TEMPLATES = Path(__file__).with_name("templates")
 class Part:
     """A part of a page: its heading, what it asks, and whether it is asked again and again.
 
-    `pace` makes that rarer than the site's refresh, for what costs more than it changes.
+    `pace` makes that rarer than the site's refresh, for what costs more than it changes. One answer of a `shared` part
+    is for everybody who asks within half of that time: it depends on nothing but the database.
     """
 
     title: str
     ask: Callable[[bmdb.AsyncConnection], Awaitable[Any]]
     live: bool = True
     pace: float = 1.0
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A panel that several wait for, or have seen."""
+
+    asked: asyncio.Future[Panel[Any]]
+    at: float = field(default_factory=time.monotonic)
+
+    def serves(self, seconds: float) -> bool:
+        """Whether it is under way, or has an answer that is no older than that; a failure is not kept."""
+        if not self.asked.done():
+            return True
+        if self.asked.cancelled() or self.asked.exception() is not None:
+            return False
+        return self.asked.result().problem is None and time.monotonic() - self.at < seconds
 
 
 @dataclass
@@ -54,6 +73,7 @@ class Site:
     templates: jinja2.Environment = field(init=False)
     # What else is closed with it.
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    _shared: dict[str, _Shared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reading = Reading(self.settings)
@@ -84,14 +104,24 @@ class Site:
         if wanted is not None:
             if wanted not in parts:
                 return HTMLResponse("no such panel", 404)
-            panel = await self.reading.panel(wanted, parts[wanted].ask)
+            panel = await self._panel(folder, wanted, parts[wanted])
             inside, problem = self._inside(request, folder, panel, parts[wanted], values)
             headers = {"Panel-Problem": problem.kind} if problem else None
             return HTMLResponse(inside, 503 if problem else 200, headers)
-        found = await asyncio.gather(*(self.reading.panel(name, part.ask) for name, part in parts.items()))
+        found = await asyncio.gather(*(self._panel(folder, name, part) for name, part in parts.items()))
         panels: dict[str, Panel[Any]] = {panel.name: panel for panel in found}
         insides = {name: self._inside(request, folder, panel, parts[name], values)[0] for name, panel in panels.items()}
         return self.page(request, template, status=status, panels=panels, insides=insides, live=parts, **values)
+
+    async def _panel(self, folder: str, name: str, part: Part) -> Panel[Any]:
+        if not part.shared:
+            return await self.reading.panel(name, part.ask)
+        key = f"{folder}/{name}"
+        shared = self._shared.get(key)
+        if shared is None or not shared.serves(self.settings.refresh * part.pace / 2):
+            shared = self._shared[key] = _Shared(asyncio.ensure_future(self.reading.panel(name, part.ask)))
+        # Whoever goes away does not take the answer from the others.
+        return await asyncio.shield(shared.asked)
 
     def _inside(
         self, request: Request, folder: str, panel: Panel[Any], part: Part, values: dict[str, Any]

@@ -35,14 +35,14 @@ async def fleet(request: Request) -> Response:
         return list(await asyncio.gather(*(_backlog(site.reading, name) for name in names)))
 
     parts = {
-        "machines": Part("Machines", overview.MACHINES.ask_async),
-        "backlog": Part("Backlog", backlogs, pace=2.5),
-        "leases": Part("Leases", overview.LEASES.ask_async),
-        "backoffs": Part("Backoffs", overview.BACKOFFS.ask_async),
-        "losses": Part("Losses in the last hour", overview.LOSSES.ask_async, pace=2.5),
-        "ends": Part("Ends of work in the last hour", overview.ENDS.ask_async, pace=2.5),
-        "collection": Part("Collection", overview.COLLECTION.ask_async),
-        "sessions": Part("Sessions", overview.SESSIONS.ask_async),
+        "machines": Part("Machines", overview.MACHINES.ask_async, shared=True),
+        "backlog": Part("Backlog", backlogs, pace=2.5, shared=True),
+        "leases": Part("Leases", overview.LEASES.ask_async, shared=True),
+        "backoffs": Part("Backoffs", overview.BACKOFFS.ask_async, shared=True),
+        "losses": Part("Losses in the last hour", overview.LOSSES.ask_async, pace=2.5, shared=True),
+        "ends": Part("Ends of work in the last hour", overview.ENDS.ask_async, pace=2.5, shared=True),
+        "collection": Part("Collection", overview.COLLECTION.ask_async, shared=True),
+        "sessions": Part("Sessions", overview.SESSIONS.ask_async, shared=True),
     }
     return await site.parts(request, "fleet.html", parts)
 
