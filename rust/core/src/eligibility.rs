@@ -123,7 +123,7 @@ impl Eligibility {
                 let source = format!("(\n{sql}\n) AS machines");
                 (source, "true".to_owned())
             }
-            None => (self.source(tags, windowed)?, self.conditions(tags)?),
+            None => (self.source(tags, windowed)?, self.conditions(tags, true)?),
         };
         let order = self
             .order
@@ -227,14 +227,16 @@ impl Eligibility {
         Ok(source)
     }
 
-    /// What must hold of the rows besides what every claim sees to.
-    fn conditions(&self, tags: &[Tag]) -> Result<String> {
+    /// What must hold of the rows besides what every claim sees to. `each`: looked up for one row after the other, rather than for all
+    /// at once.
+    fn conditions(&self, tags: &[Tag], each: bool) -> Result<String> {
         let id = format!("{}.machine_id", quoted(&self.anchor(tags)?));
+        let fence = if each { " OFFSET 0" } else { "" };
         let mut conditions = Vec::new();
         for name in &self.lacking {
             let table = quoted(&find(tags, name)?.table);
             conditions.push(format!(
-                "NOT EXISTS (SELECT 1 FROM {table} AS lacking WHERE lacking.machine_id = {id} OFFSET 0)"
+                "NOT EXISTS (SELECT 1 FROM {table} AS lacking WHERE lacking.machine_id = {id}{fence})"
             ));
         }
         if let Some(condition) = &self.condition {

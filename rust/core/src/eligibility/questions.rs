@@ -52,7 +52,7 @@ impl Eligibility {
         Ok(format!(
             "SELECT {anchor}.machine_id\nFROM {}\nWHERE {}{order}",
             self.source(tags, false)?,
-            self.conditions(tags)?
+            self.conditions(tags, false)?
         ))
     }
 
@@ -87,7 +87,7 @@ impl Eligibility {
                 .map_or("true".to_owned(), |condition| {
                     format!("EXISTS (SELECT 1 FROM {source} WHERE (\n{condition}\n))")
                 });
-            let conditions = self.conditions(tags)?;
+            let conditions = self.conditions(tags, true)?;
             (
                 holds,
                 format!("EXISTS (SELECT 1 FROM {source} WHERE {conditions})"),
@@ -113,6 +113,8 @@ impl Eligibility {
         )
         .replace(LIVE, "")
         .replace(" OFFSET 0\n", "\n")
+        // A clock that stands still while the statement runs leaves the planner its joins.
+        .replace("clock_timestamp()", "statement_timestamp()")
         .replace("$2::text", "$1::text");
         let key = match &self.sql {
             Some(_) => "machines".to_owned(),
@@ -120,7 +122,7 @@ impl Eligibility {
         };
         let (source, eligible) = match &self.sql {
             Some(sql) => (format!("(\n{sql}\n) AS machines"), "true".to_owned()),
-            None => (self.source(tags, false)?, self.conditions(tags)?),
+            None => (self.source(tags, false)?, self.conditions(tags, false)?),
         };
         let order = match &self.order {
             Some(order) => format!("ORDER BY {order}"),
@@ -212,12 +214,14 @@ mod tests {
     use crate::value::Param;
 
     fn tags() -> Vec<Tag> {
-        vec![Tag {
-            name: "provided".to_owned(),
-            table: "machine_provided".to_owned(),
-            fields: vec![],
-            required: vec![],
-        }]
+        ["provided", "started"]
+            .map(|name| Tag {
+                name: name.to_owned(),
+                table: format!("machine_{name}"),
+                fields: vec![],
+                required: vec![],
+            })
+            .to_vec()
     }
 
     fn eligibility() -> Eligibility {
@@ -247,7 +251,8 @@ mod tests {
 
     #[test]
     fn what_a_claim_asks_is_asked_of_all_machines() {
-        let written = eligibility().written(&["'x'".to_owned()]);
+        let mut written = eligibility().written(&["'x'".to_owned()]);
+        written.lacking = vec!["started".to_owned()];
         let asked = backlog(std::slice::from_ref(&written), &tags()).unwrap();
         for table in [
             "work AS w",
@@ -258,7 +263,7 @@ mod tests {
         ] {
             assert!(asked.contains(table), "{asked}");
         }
-        for left in ["/*", "$2", "OFFSET", "live"] {
+        for left in ["/*", "$2", "OFFSET", "live", "clock_timestamp"] {
             assert!(!asked.contains(left), "{left} in {asked}");
         }
         assert!(
