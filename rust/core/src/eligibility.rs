@@ -123,7 +123,10 @@ impl Eligibility {
                 let source = format!("(\n{sql}\n) AS machines");
                 (source, "true".to_owned())
             }
-            None => (self.source(tags, windowed)?, self.conditions(tags, true)?),
+            None => (
+                self.source(tags, windowed, true)?,
+                self.conditions(tags, true)?,
+            ),
         };
         let order = self
             .order
@@ -178,8 +181,8 @@ impl Eligibility {
         }
     }
 
-    /// The rows to judge: the anchor's, and beside each the machine's other rows.
-    fn source(&self, tags: &[Tag], windowed: bool) -> Result<String> {
+    /// The rows to judge: the anchor's, and beside each the machine's other rows; `each` as for the conditions.
+    fn source(&self, tags: &[Tag], windowed: bool, each: bool) -> Result<String> {
         let anchor = quoted(&self.anchor(tags)?);
         let rows = if windowed {
             format!("(SELECT * FROM {anchor} WHERE machine_id > /*after*/ ORDER BY machine_id LIMIT /*window*/) AS {anchor}")
@@ -188,17 +191,18 @@ impl Eligibility {
         } else {
             anchor.clone()
         };
-        self.beside(tags, rows, &format!("{anchor}.machine_id"))
+        self.beside(tags, rows, &format!("{anchor}.machine_id"), each)
     }
 
     /// The same for one machine.
     fn one_machine(&self, tags: &[Tag], id: &str) -> Result<String> {
         let anchor = quoted(&self.anchor(tags)?);
         let rows = format!("(SELECT * FROM {anchor} WHERE machine_id = {id} OFFSET 0) AS {anchor}");
-        self.beside(tags, rows, id)
+        self.beside(tags, rows, id, true)
     }
 
-    fn beside(&self, tags: &[Tag], mut source: String, id: &str) -> Result<String> {
+    fn beside(&self, tags: &[Tag], mut source: String, id: &str, each: bool) -> Result<String> {
+        let fence = if each { " OFFSET 0" } else { "" };
         let mut others: Vec<&str> = Vec::new();
         for name in self.having.iter().skip(1) {
             others.push(&find(tags, name)?.table);
@@ -221,7 +225,7 @@ impl Eligibility {
             let table = quoted(table);
             let _ = write!(
                 source,
-                "\n        CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {table}.machine_id = {id} OFFSET 0) AS {table}"
+                "\n        CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {table}.machine_id = {id}{fence}) AS {table}"
             );
         }
         Ok(source)

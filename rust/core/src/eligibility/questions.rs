@@ -51,7 +51,7 @@ impl Eligibility {
             .map_or(String::new(), |order| format!("\nORDER BY {order}"));
         Ok(format!(
             "SELECT {anchor}.machine_id\nFROM {}\nWHERE {}{order}",
-            self.source(tags, false)?,
+            self.source(tags, false, false)?,
             self.conditions(tags, false)?
         ))
     }
@@ -122,7 +122,10 @@ impl Eligibility {
         };
         let (source, eligible) = match &self.sql {
             Some(sql) => (format!("(\n{sql}\n) AS machines"), "true".to_owned()),
-            None => (self.source(tags, false)?, self.conditions(tags, false)?),
+            None => (
+                self.source(tags, false, false)?,
+                self.conditions(tags, false)?,
+            ),
         };
         let order = match &self.order {
             Some(order) => format!("ORDER BY {order}"),
@@ -214,7 +217,7 @@ mod tests {
     use crate::value::Param;
 
     fn tags() -> Vec<Tag> {
-        ["provided", "started"]
+        ["provided", "started", "held"]
             .map(|name| Tag {
                 name: name.to_owned(),
                 table: format!("machine_{name}"),
@@ -252,7 +255,8 @@ mod tests {
     #[test]
     fn what_a_claim_asks_is_asked_of_all_machines() {
         let mut written = eligibility().written(&["'x'".to_owned()]);
-        written.lacking = vec!["started".to_owned()];
+        written.having.push("started".to_owned());
+        written.lacking = vec!["held".to_owned()];
         let asked = backlog(std::slice::from_ref(&written), &tags()).unwrap();
         for table in [
             "work AS w",
