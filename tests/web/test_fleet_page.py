@@ -19,6 +19,7 @@ import bmdb.web
 from bmdb import overview
 from tests.proxy import Proxy
 from tests.web.conftest import Get
+from tests.web.reader import read
 
 PANELS = ["machines", "backlog", "leases", "backoffs", "losses", "ends", "collection", "sessions"]
 MakeMachines = Callable[[int], list[UUID]]
@@ -218,6 +219,28 @@ class TestWithoutADatabase:
         assert "hidden" not in page.html
         assert (await get("/machines", tag="anything")).status == 200
         assert (await get("/machines/00000000-0000-4000-8000-000000000000")).status == 200
+
+
+async def test_a_mistake_in_a_panel_of_ours_costs_only_that(
+    database: str, sql: Sql, machines: MakeMachines, caplog: pytest.LogCaptureFixture
+) -> None:
+    sql.execute("INSERT INTO work_history (machine_id, process, event) VALUES (%s, 'Check', 'Lost')", machines(1))
+    app = bmdb.web.app(database)
+
+    def mistaken(*_: object) -> str:
+        raise ZeroDivisionError("secret")
+
+    app.state.site.templates.filters["bars"] = mistaken
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        page = await client.get("/")
+        alone = await client.get("/", params={"panel": "losses"})
+    await app.state.site.close()
+    assert page.status_code == 200
+    assert [problem.text for problem in read(page.text).all(class_="problem")] == [
+        "failed: ZeroDivisionError: the log has more"
+    ]
+    assert (alone.status_code, alone.headers["panel-problem"]) == (503, "failed")
+    assert "the panel losses could not be written" in caplog.text
 
 
 @pytest.mark.parametrize("refresh", [0, -1, float("nan")])
