@@ -18,7 +18,10 @@ except ModuleNotFoundError as error:
         'bmdb.web needs Starlette and Jinja2: pip install "pybmdb[web]"', name=error.name
     ) from error
 
-from bmdb.web.pages import fleet, machine, machines
+from bmdb.web import actions
+from bmdb.web.access import Access
+from bmdb.web.pages import fleet, login, machine, machines, process, provider, session
+from bmdb.web.security import Guarded
 from bmdb.web.settings import Settings
 from bmdb.web.site import Site
 
@@ -62,9 +65,16 @@ def app(
         trusted_header=trusted_header,
         trusted_proxies=tuple(trusted_proxies),
         hosts=tuple(hosts),
-        providers=dict(providers or {}),
+        providers=provider.checked(providers or {}),
         strict=strict,
         refresh=refresh,
+    )
+    access = Access(
+        allow_actions=allow_actions,
+        token=token,
+        trusted_header=trusted_header,
+        trusted_proxies=trusted_proxies,
+        hosts=hosts,
     )
     site = Site(settings)
 
@@ -77,9 +87,20 @@ def app(
         *fleet.routes,
         *machines.routes,
         *machine.routes,
+        *session.routes,
+        *process.routes,
+        *provider.routes,
+        *login.routes,
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
     ]
-    middleware: list[Middleware] = []
+    if allow_actions:
+        routes += actions.routes
+    # Outermost, so that nothing else sees a request that it refuses.
+    middleware: list[Middleware] = [Middleware(Guarded, access)]
     made = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
     made.state.site = site
+    if allow_actions:
+        # Without actions there is nothing that could write.
+        made.state.acting = actions.Acting(conninfo)
+        site.closing.append(made.state.acting.close)
     return made

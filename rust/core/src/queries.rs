@@ -137,11 +137,16 @@ queries! {
     STATISTICS_COUNT_PROVIDED = "statistics", "count_provided", One;
     STATISTICS_MACHINE_HARDWARE = "statistics", "machine_hardware", Many;
     TAG_REFLECT = "tag", "reflect", Many;
+    WEB_MACHINES_STATES = "web", "machines_states", Many;
     WEB_MACHINE_BACKOFFS = "web", "machine_backoffs", Many;
     WEB_MACHINE_HISTORY = "web", "machine_history", Many;
     WEB_MACHINE_QUARANTINES = "web", "machine_quarantines", Many;
     WEB_MACHINE_WORK = "web", "machine_work", Many;
-    WEB_MACHINES_STATES = "web", "machines_states", Many;
+    WEB_PROCESS_CAUSES = "web", "process_causes", Many;
+    WEB_PROCESS_NUMBERS = "web", "process_numbers", Many;
+    WEB_PROCESS_THROUGHPUT = "web", "process_throughput", Many;
+    WEB_SESSION_HISTORY = "web", "session_history", Many;
+    WEB_SESSION_LEASES = "web", "session_leases", Many;
     WORK_BACKOFF_LIST = "work", "backoff_list", Many;
     WORK_BACKOFF_OF = "work", "backoff_of", One;
     WORK_CANCEL = "work", "cancel", One;
