@@ -28,7 +28,7 @@ SEED ?=
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test soak check generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak check generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -61,9 +61,17 @@ $(VENV)/.optimised: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 demo: venv ## leased work survives a killed worker: a rack of machines, eight workers, under a minute
 	$(BIN)/python -m bmdb demo $(DEMO_ARGS)
 
+# The pages are tested in a browser, which `make test` installs where it may, if those tests are to run.
+BROWSER_TESTS = $(if $(TESTS),$(findstring web,$(TESTS)),web)
+
 test: venv ## all tests: the core's in Rust, then everything else with pytest
+	$(if $(BROWSER_TESTS),tools/install_chromium.sh)
 	cargo test -p bmdb-core $(CARGO_FLAGS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+screenshots: venv ## take the pictures of the debug pages in docs/web, of a fleet at work
+	tools/install_chromium.sh
+	$(BIN)/python -m tests.web.screenshots
 
 soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
