@@ -244,10 +244,10 @@ class TestDemo:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
-            ([], {"machines": 240, "workers": 8, "json": False, "rack": None}),
+            ([], {"machines": 240, "workers": 8, "json": False, "rack": None, "keep": None}),
             (
-                ["--machines", "50", "--workers", "3", "--json", "--rack", __file__],
-                {"machines": 50, "workers": 3, "json": True, "rack": Path(__file__)},
+                ["--machines", "50", "--workers", "3", "--json", "--rack", __file__, "--keep", "x"],
+                {"machines": 50, "workers": 3, "json": True, "rack": Path(__file__), "keep": Path("x")},
             ),
         ],
     )

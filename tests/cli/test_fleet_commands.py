@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 import uuid
 from datetime import datetime
@@ -286,6 +287,8 @@ class TestMigrate:
         assert bmdb_command("migrate", empty_database, "--to", 1) == (0, "schema version 1 (it was 0)\n", "")
         assert bmdb_command("migrate", empty_database) == (0, f"schema version {latest} (it was 1)\n", "")
         assert bmdb_command("migrate", "-c", empty_database) == (0, f"schema version {latest}, as before\n", "")
+        status, output, _ = bmdb_command("migrate", "-c", empty_database, "--json")
+        assert (status, json.loads(output)) == (0, {"version": latest, "before": latest})
         assert bmdb_command("machines", "-c", empty_database)[0] == 0
 
     def test_down_is_refused(self, bmdb_command: Answer, latest: int, sql: Any) -> None:

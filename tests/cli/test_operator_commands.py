@@ -93,7 +93,7 @@ class TestForceRelease:
             work.finish()
         event = document("history", machine)["events"][-1]
         assert (event["event"], event["failed_cause"]) == ("Released", "ada: its \x1b[31mdisk")
-        refused = f"bmdb: nobody holds machine {machine} for process {PROCESS}: `bmdb machines` lists who does\n"
+        refused = f"bmdb: nobody holds machine {machine} for process {PROCESS}: `bmdb work` lists who does\n"
         assert bmdb_command("force-release", machine, PROCESS, *WHY) == (1, "", refused)
 
     def test_a_reason_is_needed(self, bmdb_command: Answer) -> None:
@@ -118,12 +118,51 @@ class TestClearBackoff:
         assert "release-quarantine" in errors
 
 
-@pytest.mark.parametrize("command", ["hold", "release", "holds", "force-release", "clear-backoff"])
-def test_help(command: str, bmdb_command: Answer) -> None:
-    status, output, errors = bmdb_command(command, "--help")
-    assert (status, errors) == (0, "")
-    assert "--conninfo" in output
-    assert "MACHINE" in output
+class TestJson:
+    """Each command that steps in tells what it did, for scripts."""
+
+    def test_holds(self, machines: Any, document: Documents) -> None:
+        (machine,) = machines(1)
+        told = document("hold", machine, "-p", PROCESS, "--until", "2999-01-01T00:00:00Z", *WHY)
+        assert told == {
+            "machine_id": str(machine),
+            "process": PROCESS,
+            "owner": "ada",
+            "reason": "its \x1b[31mdisk",
+            "until": "2999-01-01T00:00:00+00:00",
+        }
+        assert document("release", machine, "-p", PROCESS) == {
+            "machine_id": str(machine),
+            "process": PROCESS,
+            "released": True,
+        }
+
+    def test_leases_and_backoffs(self, session: bmdb.Session, machines: Any, document: Documents) -> None:
+        leased, waiting = machines(2)
+        work = session.work(PROCESS, lambda q: [leased])
+        fail(session, waiting, "no answer")
+        told = document("force-release", leased, PROCESS, *WHY)
+        assert (told["released"]["session_id"], told["released"]["token"]) == (str(session.uuid), work.token)
+        assert (told["owner"], told["reason"]) == ("ada", "its \x1b[31mdisk")
+        told = document("clear-backoff", waiting, PROCESS, *WHY)
+        assert (told["cleared"]["machine_id"], told["cleared"]["cause"]) == (str(waiting), "no answer")
+
+    def test_quarantines(self, machines: Any, document: Documents, sql: Any) -> None:
+        (machine,) = machines(1)
+        sql.execute("INSERT INTO work_loss VALUES (%s, %s, 3, now(), now())", [machine, PROCESS])
+        told = document("release-quarantine", machine, PROCESS, *WHY)
+        assert told == {"machine_id": str(machine), "process": PROCESS, "released": True}
+        event = document("history", machine)["events"][-1]
+        assert (event["event"], event["failed_cause"]) == ("QuarantineReleased", "ada: its \x1b[31mdisk")
+
+
+def test_who_ends_a_hold_and_why(machines: Any, bmdb_command: Answer, document: Documents) -> None:
+    (machine,) = machines(1)
+    document("hold", machine, *WHY)
+    refused = "bmdb: --owner says who, and goes with --reason, which says why\n"
+    assert bmdb_command("release", machine, "--owner", "bob") == (2, "", refused)
+    document("release", machine, "--owner", "bob", "--reason", "a new disk")
+    assert document("history", machine)["events"][-1]["failed_cause"] == "bob: a new disk"
 
 
 def test_json_is_whole(machines: Any, bmdb_command: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -65,6 +66,21 @@ def test_running_work_may_end_and_the_exit_status_is_0(
     assert events() == [("Finished", None)]
     assert sql.execute("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM sessions)").fetchone() == (0, 0)
     assert [line for line in process.errors if "Traceback" in line] == []
+
+
+@pytest.mark.parametrize("options", [[], ["--processes", "1"]], ids=["here", "in a process of its own"])
+def test_at_the_end_it_says_what_each_loop_has_done(
+    run_loops: RunLoops, provided: MakeMachines, options: list[str]
+) -> None:
+    provided(1)
+    process = run_loops("hold", "--json", *options, hold=0.5)
+    process.expect("holding")
+    terminate(process)
+    assert process.wait() == 0
+    document = json.loads("\n".join(process.lines[process.lines.index("{") :]))
+    (loop,) = document["loops"]
+    assert (loop["name"], loop["process"]) == ("hold", PROCESS)
+    assert (loop["leased"], loop["running"], loop["ended"]) == (1, 0, {"finished": 1})
 
 
 @KINDS

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 import bmdb
+from bmdb.loops.state import Snapshot
 
 agent_start = bmdb.Process("ShepherdAgentStart", backoff=bmdb.Backoff(300, 4 * 3600, 1.2), excludes=("Recovery",))
 
@@ -70,7 +71,7 @@ def runs(conninfo: str) -> None:
     assert_type(start_agent.name, str)
     assert_type(recover.asynchronous, bool)
     everything: list[bmdb.Loop[Any]] = [start_agent, recover]
-    assert_type(bmdb.run(everything, conninfo, grace=10.0, wakeup=False), None)
+    assert_type(bmdb.run(everything, conninfo, grace=10.0, wakeup=False), list[Snapshot])
     with bmdb.Runner(everything, conninfo) as runner:
         assert_type(runner, bmdb.Runner)
         assert_type(runner.wait(1.0), bool)

@@ -1,11 +1,8 @@
-"""The commands, each a few questions to the database and an answer as a table or as JSON."""
+"""The commands that set up, run and show, each a few questions to the database and an answer as a table or as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,89 +12,23 @@ import typer
 
 import bmdb
 from bmdb.cli import backoff as _backoff
-from bmdb.cli import fleet, operators
+from bmdb.cli import fleet
 from bmdb.cli import loops as _loops
-from bmdb.cli.durations import parse_duration
-from bmdb.cli.terminal import print_error, print_json, print_table, visible
-from bmdb.conninfo import ENVIRONMENT_VARIABLE
-
-__all__ = ["app"]
-
-_EPILOG = """\b
-Exit status:
-  0    done
-  1    the answer is bad (what was asked for does not exist, an invariant of the demo broke), or the database failed
-  2    the command line or the connection string cannot be used
-  130  interrupted; 128 and the number of the second signal that ended `bmdb run`
-
-The database is named by --conninfo or $BMDB_CONNINFO: a libpq URI or key=value string, or embedded:PATH."""
-
-app = typer.Typer(
-    name="bmdb",
-    help="Leases work on machines, straight in the SQL database that describes them.",
-    epilog=_EPILOG,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from bmdb.cli.application import (
+    BadAnswer,
+    Conninfo,
+    GivenConninfo,
+    Json,
+    Limit,
+    Refused,
+    app,
+    check_given,
+    chosen,
+    opened,
 )
-
-Conninfo = Annotated[
-    str | None,
-    typer.Option("--conninfo", "-c", metavar="CONNINFO", help=f"The database; by default ${ENVIRONMENT_VARIABLE}."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: timestamps in ISO 8601, causes whole.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show so many at most.")]
-
-
-class Refused(typer.TyperException):
-    """A command line that can be parsed, but not followed."""
-
-    exit_code = 2
-
-
-class BadAnswer(typer.TyperException):
-    """The command ran, and what it found is not what was asked for."""
-
-    exit_code = 1
-
-
-@contextmanager
-def _opened(conninfo: str | None, *, migrated: bool = True) -> Iterator[bmdb.Connection]:
-    _check_given(conninfo)
-    with bmdb.connect(conninfo or None, component="bmdb command line", pool_size=2) as connection:
-        if migrated and connection.schema_version() == 0:
-            raise BadAnswer("this database has no schema of bmdb: run `bmdb migrate` first")
-        yield connection
-
-
-@contextmanager
-def _understood() -> Iterator[None]:
-    """What is said on the command line and makes no sense is the command line's fault."""
-    try:
-        yield
-    except ValueError as error:
-        raise Refused(str(error)) from None
-
-
-def _check_given(conninfo: str | None) -> None:
-    if not conninfo and not os.environ.get(ENVIRONMENT_VARIABLE):
-        raise Refused(f"no database given: say --conninfo CONNINFO, or set {ENVIRONMENT_VARIABLE}")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"bmdb {bmdb.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def front(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Leases work on machines, straight in the SQL database that describes them."""
+from bmdb.cli.durations import parse_duration
+from bmdb.cli.operators import Machine
+from bmdb.cli.terminal import print_error, print_json, print_table
 
 
 @app.command()
@@ -107,36 +38,40 @@ def demo(
     rack: Annotated[
         Path | None, typer.Option("--rack", exists=True, dir_okay=False, help="A CSV file of machines of your own.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="PATH", help="Keep the database there, to look into it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Watch leased work survive a killed worker.
 
     Runs worker processes on a database of its own, kills one and freezes another. Takes under a minute. Ends with
-    status 1 if an invariant does not hold.
+    status 1 if an invariant does not hold. With --keep it ends with the commands that tell why one of its machines is
+    not worked on.
     """
     from bmdb import demo as demonstration
 
-    raise typer.Exit(demonstration.run(machines=machines, workers=workers, json=as_json, rack=rack))
+    raise typer.Exit(demonstration.run(machines=machines, workers=workers, json=as_json, rack=rack, keep=keep))
 
 
 @app.command()
 def migrate(
-    given: Annotated[
-        str | None, typer.Argument(metavar="[CONNINFO]", help="The database; the same as --conninfo.")
-    ] = None,
+    given: GivenConninfo = None,
     to: Annotated[int | None, typer.Option("--to", min=0, help="A version other than the latest.")] = None,
     conninfo: Conninfo = None,
+    as_json: Json = False,
 ) -> None:
     """Bring the schema up to date.
 
     Can be run again at any time, and beside running workers.
     """
-    if given and conninfo:
-        raise Refused("two databases given: leave out CONNINFO or --conninfo")
-    with _opened(given or conninfo, migrated=False) as connection:
+    with opened(chosen(given, conninfo), migrated=False) as connection:
         before = connection.schema_version()
         after = connection.migrate(to)
-    print(f"schema version {after}" + (", as before" if after == before else f" (it was {before})"))
+    if as_json:
+        print_json({"version": after, "before": before})
+    else:
+        print(f"schema version {after}" + (", as before" if after == before else f" (it was {before})"))
 
 
 @app.command()
@@ -166,6 +101,7 @@ def run(
     level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What to log.")
     ] = "info",
+    as_json: Annotated[bool, typer.Option("--json", help="At the end, print what each loop has done as JSON.")] = False,
 ) -> None:
     """Run control loops until SIGTERM or Ctrl-C.
 
@@ -178,10 +114,10 @@ def run(
         seconds = parse_duration(grace)
     except (_loops.Unusable, ValueError) as error:
         raise Refused(str(error)) from None
-    _check_given(conninfo)
+    check_given(conninfo)
     _loops.write_log(level)
     try:
-        bmdb.run(
+        states = bmdb.run(
             loops,
             conninfo or None,
             component=component,
@@ -194,6 +130,8 @@ def run(
         )
     except ValueError as error:
         raise Refused(str(error)) from None
+    if as_json:
+        print_json({"loops": [state.document() for state in states]})
 
 
 @app.command()
@@ -207,7 +145,7 @@ def sessions(
 
     By id, live and expired, each with the number of its leases.
     """
-    with _opened(conninfo) as connection:
+    with opened(conninfo) as connection:
         page = fleet.session_page(connection, after, limit)
     if as_json:
         print_json(page.document("sessions"))
@@ -227,7 +165,7 @@ def machines(
 
     By id, with the work on each and the backoffs that keep work off it now.
     """
-    with _opened(conninfo) as connection:
+    with opened(conninfo) as connection:
         page = fleet.machine_page(connection, after, limit)
     if as_json:
         print_json(page.document("machines"))
@@ -243,7 +181,7 @@ def _tell_rest(command: str, following: UUID | None) -> None:
 
 @app.command()
 def history(
-    machine: Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.")],
+    machine: Machine,
     conninfo: Conninfo = None,
     limit: Limit = 100,
     full: Annotated[bool, typer.Option("--full", help="Show causes whole, not just what sums them up.")] = False,
@@ -253,7 +191,7 @@ def history(
 
     Its latest events, the oldest of them first. History outlives the machine.
     """
-    with _opened(conninfo) as connection:
+    with opened(conninfo) as connection:
         events, known = fleet.history(connection, machine, limit)
     if not events and not known:
         raise BadAnswer(f"there is no machine {machine}, nor any history of it: `bmdb machines` lists those there are")
@@ -263,139 +201,10 @@ def history(
         print_table(fleet.EVENT_COLUMNS, (fleet.event_cells(event, full) for event in events), fixed=fleet.FIXED)
 
 
-@app.command("release-quarantine")
-def release_quarantine(
-    machine: Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.")],
-    process: Annotated[str, typer.Argument(metavar="PROCESS", help="The process that was kept off it.")],
-    conninfo: Conninfo = None,
-) -> None:
-    """Let a process have a machine again.
-
-    For one in quarantine because its holders were lost over and over. `bmdb machines` shows quarantines among the
-    backoffs. Ends with status 1 if there is none.
-    """
-    with _opened(conninfo) as connection:
-        released = connection.release_quarantine(machine, process)
-    if not released:
-        raise BadAnswer(
-            f"machine {machine} is not in quarantine for process {visible(process)}: `bmdb machines` lists what is"
-        )
-    print(f"process {visible(process)} may have machine {machine} again")
-
-
-@app.command()
-def hold(
-    machine: operators.Machine,
-    reason: operators.Reason,
-    owner: operators.Owner = None,
-    process: operators.OneProcess = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            "--until", metavar="WHEN", help="For so long (90m, 2d), or until then; by default until released."
-        ),
-    ] = None,
-    conninfo: Conninfo = None,
-) -> None:
-    """Keep workers away from a machine.
-
-    No claim gets it until `bmdb release`. A lease that somebody has already stays: see `bmdb force-release`.
-    """
-    with _understood():
-        who, end = operators.owner_of(owner), operators.end_of(until)
-    with _opened(conninfo) as connection, _understood():
-        try:
-            connection.hold(machine, process, owner=who, reason=reason, until=end)
-        except bmdb.DatabaseError as error:
-            if error.constraint != "work_hold_machine_fkey":
-                raise
-            raise BadAnswer(f"there is no machine {machine}: `bmdb machines` lists those there are") from None
-    print(f"{operators.whom(process)} is kept away from machine {machine}")
-
-
-@app.command()
-def release(machine: operators.Machine, process: operators.OneProcess = None, conninfo: Conninfo = None) -> None:
-    """End the hold of a machine.
-
-    The hold for all processes, or with --process the one for that. Ends with status 1 if there is none.
-    """
-    with _opened(conninfo) as connection, _understood():
-        released = connection.release(machine, process)
-    if not released:
-        raise BadAnswer(f"{operators.whom(process)} was not kept away from machine {machine}: see `bmdb holds`")
-    print(f"{operators.whom(process)} may have machine {machine} again")
-
-
-@app.command()
-def holds(
-    machine: Annotated[UUID | None, typer.Argument(metavar="[MACHINE]", help="Of this machine only.")] = None,
-    conninfo: Conninfo = None,
-    as_json: Json = False,
-) -> None:
-    """List machines that workers are kept away from.
-
-    By whom, since when, until when, and why.
-    """
-    with _opened(conninfo) as connection:
-        found = connection.holds(machine)
-    if as_json:
-        print_json({"holds": [dataclasses.asdict(hold) for hold in found]})
-    else:
-        print_table(operators.HOLD_COLUMNS, map(operators.hold_cells, found), fixed=fleet.FIXED)
-
-
-@app.command("force-release")
-def force_release(
-    machine: operators.Machine,
-    process: operators.ProcessName,
-    reason: operators.Reason,
-    owner: operators.Owner = None,
-    conninfo: Conninfo = None,
-) -> None:
-    """Free a machine of a lease whose holder does not end it.
-
-    What the holder records after that is refused; what it does outside the database goes on, so see to that first:
-    others may have the machine at once, unless `bmdb hold` keeps them away. Ends with status 1 if nobody has the lease.
-    """
-    with _understood():
-        who = operators.owner_of(owner)
-    with _opened(conninfo) as connection, _understood():
-        lease = connection.force_release(machine, process, owner=who, reason=reason)
-    if lease is None:
-        raise BadAnswer(
-            f"nobody holds machine {machine} for process {visible(process)}: `bmdb machines` lists who does"
-        )
-    print(f"process {visible(process)} does not hold machine {machine} any more: {operators.lease_text(lease)}")
-
-
-@app.command("clear-backoff")
-def clear_backoff(
-    machine: operators.Machine,
-    process: operators.ProcessName,
-    reason: operators.Reason,
-    owner: operators.Owner = None,
-    conninfo: Conninfo = None,
-) -> None:
-    """Let a process have a machine before its backoff ends.
-
-    The next failure waits for the shortest time again. Ends with status 1 if there is no backoff.
-    """
-    with _understood():
-        who = operators.owner_of(owner)
-    with _opened(conninfo) as connection, _understood():
-        cleared = connection.clear_backoff(machine, process, owner=who, reason=reason)
-    if cleared is None:
-        raise BadAnswer(
-            f"no backoff keeps process {visible(process)} off machine {machine}: `bmdb machines` lists those there are;"
-            " a quarantine is ended by `bmdb release-quarantine`"
-        )
-    print(f"process {visible(process)} may have machine {machine} at once; {operators.backoff_text(cleared)}")
-
-
 @app.command()
 def stats(conninfo: Conninfo = None, as_json: Json = False) -> None:
     """Show the fleet in numbers."""
-    with _opened(conninfo) as connection:
+    with opened(conninfo) as connection:
         statistics = connection.statistics()
     if as_json:
         print_json(dataclasses.asdict(statistics))

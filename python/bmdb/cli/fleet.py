@@ -113,9 +113,9 @@ def session_cells(session: SessionUse) -> tuple[str, ...]:
         one_line(session.session_component_name),
         "live" if session.session_live else "expired",
         str(session.session_leases),
-        _time(session.session_deadline),
+        shown_time(session.session_deadline),
         show_duration(session.session_interval_seconds),
-        _time(session.session_created_at),
+        shown_time(session.session_created_at),
         one_line(session.session_runtime_info),
     )
 
@@ -138,16 +138,16 @@ def _lease(lease: ActiveWork) -> str:
 
 
 def _backoff(backoff: WorkBackoff) -> str:
-    if backoff.until.year == _NEVER:
+    if is_quarantine(backoff):
         return f"{one_line(backoff.process)} in quarantine: {summary(backoff.cause)}"
-    return f"{one_line(backoff.process)} until {_time(backoff.until)}: {summary(backoff.cause)}"
+    return f"{one_line(backoff.process)} until {shown_time(backoff.until)}: {summary(backoff.cause)}"
 
 
 def event_cells(event: HistoryEvent, full: bool) -> tuple[str, ...]:
     """One event as cells, visible; `full` shows its cause whole."""
     cause = event.failed_cause or ""
     return (
-        _time(event.timestamp),
+        shown_time(event.timestamp),
         one_line(event.event),
         one_line(event.process),
         "-" if event.token is None else str(event.token),
@@ -169,5 +169,11 @@ def statistics_rows(statistics: Statistics) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _time(moment: datetime) -> str:
+def is_quarantine(backoff: WorkBackoff) -> bool:
+    """Whether the backoff stands for a quarantine, which lasts until it is released."""
+    return backoff.until.year == _NEVER
+
+
+def shown_time(moment: datetime) -> str:
+    """A moment as every table shows it: in UTC, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -10,17 +10,42 @@ from uuid import UUID
 
 import typer
 
+from bmdb.cli.completion import complete_machine, complete_process
 from bmdb.cli.durations import parse_duration
 from bmdb.cli.terminal import one_line, visible
 from bmdb.model import ActiveWork, Hold, WorkBackoff
 
 HOLD_COLUMNS = ("MACHINE", "PROCESS", "OWNER", "SINCE", "UNTIL", "REASON")
 
-Machine = Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.")]
-ProcessName = Annotated[str, typer.Argument(metavar="PROCESS", help="The process's name.")]
-OneProcess = Annotated[str | None, typer.Option("--process", "-p", help="This process only; by default all.")]
+Machine = Annotated[UUID, typer.Argument(metavar="MACHINE", help="The machine's id.", autocompletion=complete_machine)]
+ProcessName = Annotated[
+    str, typer.Argument(metavar="PROCESS", help="The process's name.", autocompletion=complete_process)
+]
+OneProcess = Annotated[
+    str | None,
+    typer.Option(
+        "--process",
+        "-p",
+        metavar="PROCESS",
+        help="This process only; by default all.",
+        autocompletion=complete_process,
+    ),
+]
 Owner = Annotated[str | None, typer.Option("--owner", help="Who does it; by default your user's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for those who wonder.")]
+
+OptionalReason = Annotated[
+    str | None, typer.Option("--reason", "-r", help="What was done about it, for those who wonder.")
+]
+
+
+def who_and_why(owner: str | None, reason: str | None) -> tuple[str | None, str | None]:
+    """Who does something and why, where that need not be said; ValueError for an owner without a reason."""
+    if reason is None:
+        if owner is not None:
+            raise ValueError("--owner says who, and goes with --reason, which says why")
+        return None, None
+    return owner_of(owner), reason
 
 
 def owner_of(given: str | None) -> str:

@@ -10,14 +10,18 @@ import sys
 from collections.abc import Sequence
 
 import typer
+from typer.completion import shell_complete
 
 from bmdb import conninfo as _conninfo
-from bmdb.cli.commands import app
+from bmdb.cli import commands, examination, interventions, leases, pages, questions, top, upkeep  # noqa: F401 - the commands
+from bmdb.cli.application import app
 from bmdb.cli.terminal import WarningHandler, print_error
 from bmdb.errors import ConfigError, DatabaseError, Error
 
 __all__ = ["run"]
 
+# Set by what `bmdb --install-completion` gives to the shell.
+_COMPLETION = "_BMDB_COMPLETE"
 _BROKEN_PIPE = 141
 _CONNINFO = re.compile(r"://|password\s*=", re.IGNORECASE)
 
@@ -57,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
+    if asked := os.environ.get(_COMPLETION):
+        return shell_complete(command, {}, "bmdb", _COMPLETION, asked)
     # Without arguments the help is shown, as an answer to a line that asks for nothing.
     given = list(arguments) or ["--help"]
     try:

@@ -7,12 +7,13 @@ as what it is, and rich's markup means nothing in them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
@@ -85,15 +86,20 @@ class WarningHandler(logging.Handler):
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; timestamps in ISO 8601 and UTC, ids as text, everything beyond ASCII escaped."""
+    """One JSON document; timestamps in ISO 8601 and UTC, ids as text, rows as objects; ASCII only."""
     print(json.dumps(value, default=_plain, indent=2, ensure_ascii=True))
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, UUID):
         return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Not asdict, which copies values that are no plain dict, such as read-only mappings, and fails on some.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 

@@ -128,7 +128,9 @@ class Worker:
             with self._lock:
                 self._pipe = None
                 ours.close()
-            self._told, self._without = None, time.monotonic()
+            if not self._bell.stopped:
+                # What one told last that was to end stays: it is the last word.
+                self._told, self._without = None, time.monotonic()
             if time.monotonic() - began > _SETTLED:
                 pause = _PAUSE
             if not self._bell.stopped:
@@ -204,8 +206,12 @@ class Processes:
                     break
 
 
-def obey(pipe: Pipe, stop: Callable[[bool], object], told: Callable[[], object]) -> None:
-    """The other end of the pipe: obeys what comes through it, and tells how it goes. Returns at once."""
+def obey(pipe: Pipe, stop: Callable[[bool], object], told: Callable[[], object]) -> Callable[[], None]:
+    """The other end of the pipe: obeys what comes through it, and tells how it goes.
+
+    Returns at once; what it returns tells a last time.
+    """
+    ended = threading.Event()
 
     def listen() -> None:
         while True:
@@ -218,13 +224,22 @@ def obey(pipe: Pipe, stop: Callable[[bool], object], told: Callable[[], object])
 
     def tell() -> None:
         while True:
+            last = ended.is_set()
             try:
                 pipe.send(told())
             except (OSError, ValueError):
                 return
             except Exception:
                 _LOGGER.exception("could not tell how the loops do")
-            time.sleep(_TELL)
+            if last:
+                return
+            ended.wait(_TELL)
 
-    for target in (listen, tell):
-        threading.Thread(target=target, name=f"bmdb-{target.__name__}", daemon=True).start()
+    def tell_last() -> None:
+        ended.set()
+        teller.join(_TELL)
+
+    threading.Thread(target=listen, name="bmdb-listen", daemon=True).start()
+    teller = threading.Thread(target=tell, name="bmdb-tell", daemon=True)
+    teller.start()
+    return tell_last

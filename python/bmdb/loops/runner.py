@@ -292,8 +292,8 @@ def run(
     migrate: bool = False,
     processes: int | None = None,
     setup: Callable[[], object] | None = None,
-) -> None:
-    """Runs loops until SIGTERM or SIGINT, then returns.
+) -> list[Snapshot]:
+    """Runs loops until SIGTERM or SIGINT, then returns what each has done, in each OS process.
 
     The first signal ends leasing. Running work may end for `grace` seconds; then tasks are cancelled and all leases
     left are given back, so that others have them at once, even while a plain function still runs: what that one wants
@@ -326,6 +326,7 @@ def run(
         setup=setup,
     )
     attend(runner)
+    return runner.states()
 
 
 def _serve(settings: Settings, pipe: Pipe) -> None:
@@ -334,5 +335,6 @@ def _serve(settings: Settings, pipe: Pipe) -> None:
         settings.setup()
     loops = [imported(reference) for reference in settings.references]
     runner = Runner(loops, settings.conninfo, **settings.runner, _all_here=True)
-    obey(pipe, lambda now: runner.stop(now=now), lambda: (runner.states(), runner.metrics()))
+    tell_last = obey(pipe, lambda now: runner.stop(now=now), lambda: (runner.states(), runner.metrics()))
     attend(runner)
+    tell_last()

@@ -1,0 +1,93 @@
+"""The course of the examination: everything is looked at, whatever became of what was looked at before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from bmdb import conninfo as _conninfo
+from bmdb.cli.doctor import durability, network, pulse, role, schema, tables
+from bmdb.cli.doctor.finding import Finding, note, problem
+from bmdb.cli.doctor.probe import Probe
+
+__all__ = ["examine"]
+
+Check = Callable[[Probe], Iterator[Finding]]
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("connection", network.server),
+    ("hosts", network.hosts),
+    ("tls", network.tls),
+    ("pooler", network.pooler),
+    ("clock", network.clock),
+    ("connections", network.headroom),
+    ("role", role.standing),
+    ("privileges", role.privileges),
+    ("isolation", role.isolation),
+    ("timeouts", role.timeouts),
+    ("durability", durability.storage),
+    ("replication", durability.replication),
+    ("schema", schema.version),
+    ("indexes", schema.indexes),
+    ("triggers", schema.triggers),
+    ("vacuum", tables.vacuum),
+    ("old transactions", tables.horizon),
+    ("heartbeat", pulse.heartbeat),
+)
+
+
+def examine(conninfo: str | None) -> Iterator[Finding]:
+    """Looks at the database and yields what it finds, one after the other.
+
+    Nothing is changed, but that a session of its own lives for a moment. Raises ConfigError for a connection string
+    that cannot be used, ConnectionFailedError for an embedded server that does not start.
+    """
+    with _reached(_conninfo.given(conninfo)) as told:
+        try:
+            probe = Probe(_conninfo.resolve(told))
+        except psycopg.Error as error:
+            text = f"no connection: {_words(error)}"
+            yield problem("connection", text, "see whether the server runs there, and lets this role in from here")
+            return
+        try:
+            yield from _examined(probe)
+        finally:
+            probe.close()
+
+
+def _examined(probe: Probe) -> Iterator[Finding]:
+    for name, check in CHECKS:
+        try:
+            yield from check(probe)
+        except psycopg.Error as error:
+            if not probe.alive:
+                text = f"the connection broke: {_words(error)}"
+                yield problem("connection", text, "see the server's log, and run this again")
+                return
+            yield note(name, f"cannot be told: {_words(error)}", _advice(error), sqlstate=error.sqlstate)
+
+
+@contextmanager
+def _reached(conninfo: str) -> Iterator[str]:
+    """How a server is reached; one of our own runs meanwhile."""
+    if not _conninfo.is_embedded(conninfo):
+        yield conninfo
+        return
+    from bmdb import embedded
+
+    with embedded.start(_conninfo.embedded_path(conninfo)) as server:
+        yield server.conninfo
+
+
+def _words(error: psycopg.Error) -> str:
+    return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+
+
+def _advice(error: psycopg.Error) -> str:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return "run this with a role that may look there, such as a member of pg_monitor"
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return "run this again when the database has less to do"
+    return "see the server's log"
