@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +16,17 @@ import psutil
 import pytest
 from tests.processes import WorkerProcess, eventually, spawning
 
+from bmdb.cli import main
 from bmdb.demo import run
 from bmdb.demo.rack import read_rack
+from bmdb.demo.report import rendered
 from bmdb.errors import ConfigError
 
 MACHINES, WORKERS = 40, 4
 SOURCE = f"""
-import sys, bmdb.demo
-sys.exit(bmdb.demo.run(machines={MACHINES}, workers={WORKERS}, json=True))
+import sys, pathlib, bmdb.demo
+keep = pathlib.Path(sys.argv[1]) if sys.argv[1:] else None
+sys.exit(bmdb.demo.run(machines={MACHINES}, workers={WORKERS}, json=True, keep=keep))
 """
 
 
@@ -57,8 +62,10 @@ class Done:
 
 @pytest.fixture(scope="module")
 def done() -> Iterator[Done]:
-    with spawning() as spawn:
-        demo = spawn(SOURCE)
+    with spawning() as spawn, tempfile.TemporaryDirectory(prefix="bmdb-kept-") as directory:
+        # The user who runs root's servers has to get there, too.
+        Path(directory).chmod(0o711)
+        demo = spawn(SOURCE, f"{directory}/demo")
         status = demo.wait(60)
         yield Done(status, json.loads("\n".join(demo.lines)), demo.errors)
 
@@ -122,6 +129,27 @@ class TestReport:
         worker = done.report["workers"][stopped["worker"] - 1]
         assert len(worker["sessions"]) >= 2 and worker["refused"] >= 1
 
+    def test_the_kept_database_tells_why_a_machine_is_not_worked_on(
+        self, done: Done, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """By the very commands that the report ends with."""
+        report = rendered(done.report)
+        commands = [shlex.split(line) for line in report.splitlines() if line.startswith("  bmdb ")]
+        assert [command[1] for command in commands] == ["machines", "explain", "history", "release"]
+        told = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BMDB_CONNINFO", done.report["kept"]["conninfo"])
+            for _, *arguments in commands:
+                assert main(arguments) == 0
+                told[arguments[0]] = capsys.readouterr().out
+        held = done.report["kept"]["held"]
+        assert held in told["machines"]
+        assert "the demo keeps every process away" in told["explain"]
+        assert "it never answered: see whether it has power" in told["explain"]
+        assert f"    bmdb release {held}\n" in told["explain"]
+        assert "no worker" not in told["explain"]
+        assert "Failed" in told["history"] and "Held" in told["history"]
+
     def test_progress_was_told_and_nothing_is_left(self, done: Done) -> None:
         told = processes(done.progress)
         assert len(told) == WORKERS + 1
@@ -167,6 +195,15 @@ def test_a_demo_that_is_killed_takes_all_with_it_even_a_stopped_worker() -> None
         told = processes(demo.errors)
         demo.kill()
         eventually(lambda: all(gone(pid) for pid in told), 20)
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(ConfigError, match="is there already"):
+        run(json=True, keep=tmp_path)
+    with pytest.raises(ConfigError, match="is there already"):
+        run(json=True, keep=tmp_path / "precious")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize(("machines", "workers", "complaint"), [(40, 1, "2 workers"), (9, 2, "10 machines")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -197,6 +198,21 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _item("leases left", str(report["leases_left"]))
     yield ""
     yield from _verdict(report)
+    if (kept := report.get("kept")) is not None:
+        yield from _ways_on(kept["conninfo"], kept["held"])
+
+
+def _ways_on(conninfo: str, held: str) -> Iterator[str]:
+    """How to look at the database that was kept."""
+    yield ""
+    yield "The database is kept, and one machine is on hold. What is each doing, why is that one not worked on,"
+    yield "and how is it freed?"
+    yield ""
+    yield f"  export BMDB_CONNINFO={shlex.quote(conninfo)}"
+    yield "  bmdb machines"
+    yield f"  bmdb explain {held}"
+    yield f"  bmdb history {held}"
+    yield f"  bmdb release {held}"
 
 
 def _machines(count: int) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from bmdb import Connection, Queries, connect, embedded
+from bmdb import Connection, Process, Queries, connect, eligible, embedded
+from bmdb.conninfo import EMBEDDED
 from bmdb.demo.endpoints import Endpoints
 from bmdb.demo.facts import Facts, gather
 from bmdb.demo.fleet import Fleet, Report
@@ -19,44 +20,50 @@ from bmdb.demo.rack import RackMachine, read_rack
 from bmdb.demo.report import rendered, summary
 from bmdb.demo.scenes import Scenes
 from bmdb.demo.view import Progress, View, standard_view
-from bmdb.demo.worker import PROCESS
+from bmdb.demo.worker import BACKOFF, PROCESS
 from bmdb.errors import ConfigError
 
 FEWEST_WORKERS = 2
 FEWEST_MACHINES = 10
+NEEDED = eligible(having=("provided",), lacking=("agent_started",))
 INTERVAL = 2.0  # of the workers' sessions, in seconds
 _LOOK_EVERY = 0.25
 _END_SECONDS = 8.0
 
 
-def show(*, machines: int, workers: int, json: bool, rack: Path | None) -> int:
+def show(*, machines: int, workers: int, json: bool, rack: Path | None, keep: Path | None = None) -> int:
     """Runs the demo; see `bmdb.demo.run`."""
     if workers < FEWEST_WORKERS:
         raise ConfigError(f"the demo needs {FEWEST_WORKERS} workers or more: one is killed, and others go on")
     if machines < FEWEST_MACHINES:
         raise ConfigError(f"the demo needs {FEWEST_MACHINES} machines or more: something must be left to do halfway")
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise ConfigError(f"{keep} is there already: name a place for the demo's database where nothing is")
     listed = read_rack(rack, machines)
     begun = time.monotonic()
     try:
-        facts = _perform(listed, workers, standard_view(json=json))
+        facts = _perform(listed, workers, standard_view(json=json), keep)
     except KeyboardInterrupt:
         print("interrupted: the workers, the endpoints and the server have been ended", file=sys.stderr)
         return 130
     invariants = judge(facts)
     report = summary(facts, invariants, seconds=time.monotonic() - begun)
+    if keep is not None:
+        report["kept"] = {"conninfo": f"{EMBEDDED}{keep.absolute()}", "held": str(_unreachable(facts))}
     print(_json.dumps(report, indent=2) if json else rendered(report), flush=True)
     return 0 if report["ok"] else 1
 
 
-def _perform(listed: Sequence[RackMachine], workers: int, view: View) -> Facts:
+def _perform(listed: Sequence[RackMachine], workers: int, view: View, keep: Path | None) -> Facts:
     with contextlib.ExitStack() as stack:
         stack.enter_context(view)
         providers = list(dict.fromkeys(machine.provider for machine in listed))
         view.say(f"{len(listed)} machines of {' and '.join(providers)} need an agent; {workers} workers will start it")
-        server = stack.enter_context(embedded.start())
+        server = stack.enter_context(embedded.start(None if keep is None else str(keep)))
         connection = stack.enter_context(connect(server.conninfo, component="demo", migrate=True))
         pid = (server.path / "data" / "postmaster.pid").read_text().split()[0]
-        view.say(f"PostgreSQL runs, for this demo alone (pid {pid})")
+        where = "for this demo alone" if keep is None else f"at {keep}"
+        view.say(f"PostgreSQL runs, {where} (pid {pid})")
         endpoints = stack.enter_context(Endpoints(listed))
         rack = _insert(connection, listed, endpoints)
         fleet = stack.enter_context(
@@ -67,7 +74,15 @@ def _perform(listed: Sequence[RackMachine], workers: int, view: View) -> Facts:
         scenes = Scenes(fleet, connection, rack, view.say, interval=INTERVAL)
         _watch(fleet, connection, rack, endpoints, scenes, view)
         fleet.end(_END_SECONDS)
-        return gather(connection, rack, endpoints, fleet.workers, killed=scenes.killed, stopped=scenes.stopped)
+        facts = gather(connection, rack, endpoints, fleet.workers, killed=scenes.killed, stopped=scenes.stopped)
+        if keep is not None:
+            connection.hold(_unreachable(facts), owner="the demo", reason="it never answered: see whether it has power")
+        return facts
+
+
+def _unreachable(facts: Facts) -> UUID:
+    """One of the machines that never answered, or any where all did: something to look into."""
+    return min(facts.machines, key=lambda one: (one.can_be_done, one.provider_id)).machine
 
 
 def _insert(connection: Connection, listed: Sequence[RackMachine], endpoints: Endpoints) -> dict[UUID, RackMachine]:
@@ -89,6 +104,8 @@ def _insert(connection: Connection, listed: Sequence[RackMachine], endpoints: En
             found[machine] = row
         return found
 
+    # The workers choose machines in a callback; this is for whoever asks why one is not worked on.
+    connection.register(Process(PROCESS, backoff=BACKOFF, eligible=NEEDED))
     with connection.start_session(processor="demo") as session:
         return session.transact(insert)
 
