@@ -95,9 +95,22 @@ class TestMachines:
             status, output, errors = bmdb_command("machines")
         assert (status, errors) == (0, "")
         header, row = output.splitlines()
-        assert header.split() == ["MACHINE", "TAGS", "WORK", "BACKOFFS"]
-        assert row.startswith(f"{machine}  provided  UnitTest2 by test (session {session.uuid})  UnitTest1 until 20")
+        assert header.split() == ["MACHINE", "TAGS", "WORK", "HOLDS", "BACKOFFS"]
+        assert row.startswith(
+            f"{machine}  provided  UnitTest2 by test (session {session.uuid})  -      UnitTest1 until 20"
+        )
         assert row.endswith(": OSError: no answer")
+
+    def test_holds(self, connection: bmdb.Connection, machines: Any, bmdb_command: Answer, document: Documents) -> None:
+        held, other = sorted(machines(2))
+        connection.hold(held, owner="ada", reason=HOSTILE)
+        connection.hold(held, "UnitTest2", owner="bob", reason="mine")
+        first, second = document("machines")["machines"]
+        assert [(hold["process"], hold["owner"]) for hold in first["holds"]] == [(None, "ada"), ("UnitTest2", "bob")]
+        assert (second["machine_id"], second["holds"]) == (str(other), [])
+        output = bmdb_command("machines")[1]
+        assert r"all by ada: \x1b]0;owned\x07" in output
+        assert "UnitTest2 by bob: mine" in output
 
     def test_a_backoff_that_has_passed_is_left_out(
         self, session: bmdb.Session, machines: Any, document: Documents, sql: Any

@@ -161,9 +161,9 @@ def machines(
     after: Annotated[UUID | None, typer.Option("--after", help="Begin after this machine.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List machines: tags, work, backoffs.
+    """List machines: tags, work, holds, backoffs.
 
-    By id, with the work on each and the backoffs that keep work off it now.
+    By id, with the work on each, and the holds and backoffs that keep work off it now.
     """
     with opened(conninfo) as connection:
         page = fleet.machine_page(connection, after, limit)

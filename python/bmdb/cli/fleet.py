@@ -12,11 +12,11 @@ from uuid import UUID
 import bmdb
 from bmdb.cli.durations import show_duration
 from bmdb.cli.terminal import one_line, summary, visible
-from bmdb.model import ActiveWork, HistoryEvent, Machine, SessionUse, WorkBackoff
+from bmdb.model import ActiveWork, HistoryEvent, Hold, Machine, SessionUse, WorkBackoff
 from bmdb.statistics import Statistics
 
 SESSION_COLUMNS = ("SESSION", "COMPONENT", "STATE", "LEASES", "DEADLINE", "INTERVAL", "STARTED", "RUNTIME INFO")
-MACHINE_COLUMNS = ("MACHINE", "TAGS", "WORK", "BACKOFFS")
+MACHINE_COLUMNS = ("MACHINE", "TAGS", "WORK", "HOLDS", "BACKOFFS")
 EVENT_COLUMNS = ("TIME", "EVENT", "PROCESS", "TOKEN", "COMPONENT", "SESSION", "CAUSE")
 STATISTICS_COLUMNS = ("WHAT", "PROCESS", "COUNT")
 # Cut or wrapped, an id is of no use.
@@ -42,11 +42,12 @@ class Page(Generic[ItemT]):
 
 @dataclass(frozen=True)
 class MachineState:
-    """A machine, its tags, the leases on it, and the backoffs that exclude it now."""
+    """A machine, its tags, the leases on it, and the holds and backoffs that exclude it now."""
 
     machine: Machine
     tags: list[str]
     work: list[ActiveWork]
+    holds: list[Hold]
     backoffs: list[WorkBackoff]
 
 
@@ -60,18 +61,22 @@ def session_page(connection: bmdb.Connection, after: UUID | None, limit: int) ->
 def machine_page(connection: bmdb.Connection, after: UUID | None, limit: int) -> Page[MachineState]:
     """One page of machines. What is told of a machine may be from moments apart, as nothing is locked to look."""
 
-    def ask(q: bmdb.Queries) -> tuple[list[Machine], list[ActiveWork], list[WorkBackoff]]:
+    def ask(q: bmdb.Queries) -> tuple[list[Machine], list[ActiveWork], list[Hold], list[WorkBackoff]]:
         machines = q.machines(after, limit + 1)
         ids = [machine.machine_id for machine in machines]
-        return machines, q.work_on(ids), q.backoffs_of(ids)
+        return machines, q.work_on(ids), q.holds(), q.backoffs_of(ids)
 
-    machines, work, backoffs = connection._read(ask)
+    machines, work, holds, backoffs = connection._read(ask)
     tags = connection.tags_of([machine.machine_id for machine in machines])
     states = {
-        machine.machine_id: MachineState(machine, tags.get(machine.machine_id, []), [], []) for machine in machines
+        machine.machine_id: MachineState(machine, tags.get(machine.machine_id, []), [], [], []) for machine in machines
     }
     for lease in work:
         states[lease.machine_id].work.append(lease)
+    for hold in holds:
+        # Those of the whole fleet: holds are few, as people make them.
+        if hold.machine_id in states:
+            states[hold.machine_id].holds.append(hold)
     for backoff in backoffs:
         states[backoff.machine_id].backoffs.append(backoff)
     shown = list(states.values())
@@ -91,6 +96,7 @@ def _document(item: SessionUse | MachineState) -> dict[str, Any]:
         **dataclasses.asdict(item.machine),
         "tags": item.tags,
         "work": [_without_machine(lease) for lease in item.work],
+        "holds": [_without_machine(hold) for hold in item.holds],
         "backoffs": [_without_machine(backoff) for backoff in item.backoffs],
     }
 
@@ -100,7 +106,7 @@ def event_document(event: HistoryEvent) -> dict[str, Any]:
     return _without_machine(event)
 
 
-def _without_machine(row: ActiveWork | WorkBackoff | HistoryEvent) -> dict[str, Any]:
+def _without_machine(row: ActiveWork | Hold | WorkBackoff | HistoryEvent) -> dict[str, Any]:
     document = dataclasses.asdict(row)
     del document["machine_id"]
     return document
@@ -121,11 +127,12 @@ def session_cells(session: SessionUse) -> tuple[str, ...]:
 
 
 def machine_cells(state: MachineState) -> tuple[str, ...]:
-    """One machine as cells, visible; a line for each lease and each backoff."""
+    """One machine as cells, visible; a line for each lease, each hold and each backoff."""
     return (
         str(state.machine.machine_id),
         ", ".join(map(visible, state.tags)) or "-",
         "\n".join(map(_lease, state.work)) or "-",
+        "\n".join(map(_hold, state.holds)) or "-",
         "\n".join(map(_backoff, state.backoffs)) or "-",
     )
 
@@ -135,6 +142,11 @@ def _lease(lease: ActiveWork) -> str:
     return (
         f"{one_line(lease.process)} by {one_line(lease.session_component_name)} (session {lease.session_id}{expired})"
     )
+
+
+def _hold(hold: Hold) -> str:
+    process = "all" if hold.process is None else one_line(hold.process)
+    return f"{process} by {one_line(hold.owner)}: {summary(hold.reason)}"
 
 
 def _backoff(backoff: WorkBackoff) -> str:

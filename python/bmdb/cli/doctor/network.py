@@ -143,7 +143,7 @@ def headroom(probe: Probe) -> Iterator[Finding]:
     text = f"{used} of {most} connections are used, by {whose}"
     facts = {"used": used, "most": most, "limit": whose}
     if most - used <= SCARCE * most:
-        advice = "raise it, or lower pool_size: a worker needs up to pool_size connections, and two more for heartbeats"
+        advice = "raise it, or lower pool_size: each worker needs up to pool_size, and a few for heartbeats and hints"
         yield warning("connections", text, advice, **facts)
     else:
         yield ok("connections", text, **facts)
