@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from rich.cells import cell_len
 from tests.cli.conftest import PROCESS, Answer, Documents, fail
+from tests.database import EmbeddedServer
 
 import bmdb
 
@@ -198,7 +199,29 @@ class TestLive:
         shown = "\n".join("\n".join(frame) for frame in frames)
         assert not {mark for mark in shown if unicodedata.category(mark) in {"Cc", "Cf"}} - {"\n"}
 
-    def test_a_database_that_goes_is_said_and_the_last_look_stays(
+    def test_a_server_that_goes_is_said_and_the_last_look_stays_until_it_is_back(
+        self, own_server: EmbeddedServer
+    ) -> None:
+        with bmdb.connect(own_server.dsn(), component="test", migrate=True):
+            pass
+        terminal = Terminal(own_server.dsn())
+        try:
+            terminal.read_until("machines   0")
+            own_server.stop("immediate")
+            terminal.read_until(" ago: could not connect")
+            assert "machines   0" in "\n".join(list(terminal.frames())[-1])
+            own_server.start()
+            deadline = time.monotonic() + 30
+            while " ago: " in terminal.output[terminal.output.rindex("bmdb top") :]:
+                assert time.monotonic() < deadline
+                terminal.read_until("bmdb top", times=terminal.output.count("bmdb top") + 1)
+                # The rest of what was drawn comes with it, or soon after.
+                terminal.read_until("collection", times=terminal.output.count("bmdb top"))
+            assert terminal.end(b"\x03") == 0
+        finally:
+            terminal.close()
+
+    def test_a_question_that_cannot_be_answered_any_more_is_said(
         self, fleet: bmdb.Session, terminal: Terminal, sql: Any
     ) -> None:
         terminal.read_until(PROCESS)
