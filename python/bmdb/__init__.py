@@ -31,6 +31,7 @@ from bmdb.explanation import Clause, Explanation
 from bmdb.loops.loop import Loop, loop
 from bmdb.loops.runner import Runner, run
 from bmdb.process import Process
+from bmdb.statistics import Statistic, statistic
 
 __all__ = [
     "AmbiguousCommitError",
@@ -61,6 +62,7 @@ __all__ = [
     "Runner",
     "Session",
     "SessionExpiredError",
+    "Statistic",
     "TransactionRestartError",
     "Work",
     "WorkConflictError",
@@ -72,4 +74,5 @@ __all__ = [
     "loop",
     "run",
     "set_tag",
+    "statistic",
 ]

@@ -7,11 +7,11 @@ representation, nor any piece of a string that libpq could not parse, as that ma
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 from pathlib import Path
 
+from bmdb import logs
 from bmdb.errors import ConfigError
 
 __all__ = ["compose", "embedded_path", "given", "is_embedded", "redact", "resolve"]
@@ -20,7 +20,7 @@ ENVIRONMENT_VARIABLE = "BMDB_CONNINFO"
 EMBEDDED = "embedded:"
 
 _SECRET = frozenset({"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"})
-_logger = logging.getLogger("bmdb")
+_logger = logs.logger("bmdb")
 
 
 def given(conninfo: str | None) -> str:

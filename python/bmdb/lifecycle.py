@@ -42,6 +42,11 @@ def untrack(connection: Closable) -> None:
     _open.discard(connection)
 
 
+def connections() -> list[Closable]:
+    """Those that are open."""
+    return list(_open)
+
+
 def _close_all() -> None:
     # A forked child leaves its parent's connections alone.
     ours = [connection for connection in _open if connection._owner == os.getpid()]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import threading
 from collections.abc import Callable
 
 from bmdb import _core
+from bmdb.logs import About, logger
 
-_LOGGER = logging.getLogger("bmdb")
+_LOGGER = logger("bmdb")
 
 
 class Watch:
@@ -81,12 +81,12 @@ class Listener:
     def _listen(self) -> None:
         while (events := self._core.drain_events(60.0)) is not None:
             # First what stops the work; log handlers and callbacks may take their time.
-            for _, _, session, _, _, lease in events:
+            for _, _, session, _, _, lease, _ in events:
                 self._wake(session, lease)
-            for level, source, session, lost, message, _ in events:
+            for level, source, session, lost, message, _, subject in events:
                 try:
-                    extra = {"bmdb_session": session}
-                    logging.getLogger(f"bmdb.{source}").log(level, "%s", message, extra=extra)
+                    extra = About(session, *(subject or ())).extra
+                    logger(f"bmdb.{source}").log(level, "%s", message, extra=extra)
                 except BaseException:  # noqa: S110 - a broken log handler must not stop this thread
                     pass
                 if lost and session is not None:

@@ -18,7 +18,20 @@ GENERATED = {"_sync", "sync_"}
 NOT_OURS = {"target", "dist", "node_modules", "__pycache__"}
 FORBIDDEN = {"common", "helper", "helpers", "impl", "impls", "util", "utils"}
 # Users of the package like any other; the rest is what its front is made of.
-ABOVE = {"__init__", "__main__", "cli", "demo", "loops", "metrics", "psycopg", "sqlalchemy", "testing", "web"}
+ABOVE = {
+    "__init__",
+    "__main__",
+    "cli",
+    "demo",
+    "janitor",
+    "loops",
+    "metrics",
+    "otel",
+    "psycopg",
+    "sqlalchemy",
+    "testing",
+    "web",
+}
 
 STATEMENT = re.compile(
     r"\bSELECT\s+\S"

@@ -247,7 +247,7 @@ class TestHostileText:
         assert unseen <= {"\n"}
         assert r"\x1b]0;owned\x07" in output
         assert r"\x1b[31m[bold]x[/] :smile:" in output
-        expected = {"machines": 1, "history": 3, "sessions": 1, "stats": 9}[arguments[0]]
+        expected = {"machines": 1, "history": 3, "sessions": 1, "stats": 13}[arguments[0]]
         assert len(output.splitlines()) == 1 + expected
         if "--full" not in arguments:
             assert max(map(len, output.splitlines())) < 800

@@ -51,6 +51,22 @@ session = connection.start_session()
 }
 # What the page's fragments must have come to, and what closes what was opened around them.
 AFTER = {
+    "numbers.md": """
+from bmdb.janitor import Janitor
+
+with bmdb.connect(component="docs") as connection:
+    report = b'{"region": "eu", "cpu": "x"}'
+    statement = "INSERT INTO machine_hardware_report SELECT machine_id, $1 FROM machines"
+    connection._read(lambda q: q.execute(statement, report))
+janitor = Janitor(None, [region_nodes, oldest_heartbeat])
+found = {reading.kind.metric: (reading.error, reading.series) for reading in janitor.read()}
+assert found["bmdb_user_region_nodes"] == (None, {("eu", "x"): 5.0}), found
+assert found["bmdb_user_oldest_heartbeat_seconds"] == (None, {(): 0.0})
+janitor.close()
+record = logging.LogRecord("fleet", 20, "", 1, "hello", None, None)
+assert handler.filter(record) and handler.format(record) == "hello machine=None token=None"
+otel.uninstrument()
+""",
     "django.md": """
 assert [event.event for event in connection.history_of(work.machine)][-1] == "Failed"
 assert (Agent.objects.count(), Failure.objects.count()) == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_type
@@ -13,7 +14,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session as OrmSession
 
 import bmdb
-from bmdb.metrics import Collector
+from bmdb import logs, otel
+from bmdb.janitor import Janitor, Reading
+from bmdb.metrics import Collector, StatisticsCollector
 from bmdb.model import ActiveWork, HistoryEvent, Machine, ProvidedMachine, SessionInfo, SessionUse, WorkBackoff
 from bmdb.psycopg import PsycopgQueries, run_transaction
 from bmdb.statistics import Statistics
@@ -164,3 +167,19 @@ def metrics(connection: bmdb.Connection, twin: bmdb.AsyncConnection) -> None:
     registry.register(Collector(connection))
     registry.register(Collector(connection, twin))
     Collector("postgresql://")  # type: ignore[arg-type]
+
+
+@bmdb.statistic("nodes", labels=("region",), max_series=50)
+def nodes(q: bmdb.Queries) -> dict[str, int]:
+    return {"eu": q.count_machines()}
+
+
+def numbers(connection: bmdb.Connection, work: bmdb.Work) -> None:
+    assert_type(nodes.name, str)
+    assert_type(nodes.labels, tuple[str, ...])
+    janitor = Janitor(None, [nodes], every=30.0)
+    CollectorRegistry().register(StatisticsCollector(janitor))
+    assert_type(janitor.read(), list[Reading])
+    otel.instrument(namespace="site")
+    assert_type(otel.trace_id(work.machine, work.process, work.token), str)
+    logging.Handler().addFilter(logs.Fields())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import select
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from bmdb import logs
 from bmdb._core import queries
 
 # async only
@@ -23,7 +23,7 @@ from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, ident
 
 T = TypeVar("T")
 
-_LOGGER = logging.getLogger("bmdb.foreign")
+_LOGGER = logs.logger("bmdb.foreign")
 _QUERIES = dict(queries())
 # async only
 # How long a ROLLBACK may take before its connection is given up, as in the core.

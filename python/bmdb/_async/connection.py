@@ -9,6 +9,7 @@ import asyncio
 import os
 import platform
 import socket
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, tracing
 from bmdb import conninfo as _conninfo
 from bmdb._async.operators import AsyncOperators
 from bmdb._async.queries import AsyncQueries
@@ -59,6 +60,8 @@ class AsyncConnection(AsyncOperators):
         self._declared: set[tuple[str, str]] = set()
         self._introduced: dict[Process, float] = {}
         track(self)
+        if tracing.observer is not None:
+            tracing.observer.opened(self)
 
     @classmethod
     async def connect(
@@ -286,8 +289,12 @@ class AsyncConnection(AsyncOperators):
         Every connection with a live session does this by itself. Never waits for a lock: a session whose holder is in
         the middle of a transaction is left for the next time.
         """
+        began = 0 if tracing.observer is None else time.time_ns()
         with Nesting(self._core):
-            return Collected(*await self._core.collect_async())
+            collected = Collected(*await self._core.collect_async())
+        if tracing.observer is not None:
+            tracing.observer.collected(self, began, *collected)
+        return collected
 
     async def tags(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """The tags in the database, from its catalogue: (name, table, [(field, type), …]), users' own included."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmSession
 # from sqlalchemy.orm import Session as OrmSession
 #
 # end sync only
+from bmdb import logs
 from bmdb._async.carrier import AsyncCarrier
 from bmdb._async.foreign import AsyncForeignTransaction, AsyncPsycopgQueries
 from bmdb.errors import ConfigError, ConnectionFailedError, WorkStateError
 
-_LOGGER = logging.getLogger("bmdb.foreign")
+_LOGGER = logs.logger("bmdb.foreign")
 
 
 class AsyncOrmQueries(AsyncPsycopgQueries):

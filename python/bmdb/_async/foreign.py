@@ -18,7 +18,7 @@ import psycopg
 from psycopg.crdb import CrdbConnection
 from psycopg.pq import TransactionStatus
 
-from bmdb import _core
+from bmdb import _core, tracing
 from bmdb._async.carrier import AsyncCarrier, AsyncStatement
 
 # async only
@@ -87,6 +87,21 @@ class AsyncForeignTransaction:
     def running(self) -> bool:
         """True between begin and conclude."""
         return self._core.running
+
+    @property
+    def attempts(self) -> int:
+        """How often the callback has been let run."""
+        return self._core.attempts
+
+    @property
+    def isolation(self) -> str:
+        """The level that it runs at."""
+        return self._core.isolation
+
+    @property
+    def last_sqlstate(self) -> str | None:
+        """The SQLSTATE of what went wrong last in the attempt that has just ended, if the server said one."""
+        return getattr(self._error, "sqlstate", None) or None
 
     def queries(self, _: object = None) -> AsyncPsycopgQueries:
         """What the callback is given."""
@@ -443,4 +458,5 @@ async def alone(
     savepoint = CrdbConnection.is_crdb(connection)
     core = _core.ForeignTransaction.alone("savepoint" if savepoint else "rollback", isolation, max_retries)
     tx = AsyncForeignTransaction(core, AsyncCarrier(connection), savepoint=savepoint)
-    return await run(None, tx, fn, lambda _: connection)
+    step = None if tracing.observer is None else tracing.observer.step("transact", None)
+    return await run(None, tx, fn, lambda _: connection, step)

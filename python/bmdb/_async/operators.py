@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, tracing
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
 from bmdb._core import Eligibility, Nesting, Row
@@ -271,7 +271,15 @@ class AsyncOperators(Unique):
         Raises ValueError for an empty owner or reason.
         """
         cause, name = _who_and_why(owner, reason), name_of(process)
-        return await self._read(lambda q: q.force_release(machine, name, cause, self._core.component))
+        step = None if tracing.observer is None else tracing.observer.step("force_release", self, name)
+
+        async def free(q: AsyncQueries) -> ActiveWork | None:
+            freed = await q.force_release(machine, name, cause, self._core.component)
+            if step is not None and freed is not None:
+                step.concerns(machine, name, freed.token)
+            return freed
+
+        return await run(self._core, self._core.unfenced(), free, step=step)
 
     async def clear_backoff(
         self, machine: UUID, process: str | Process, *, owner: str, reason: str
@@ -287,11 +295,13 @@ class AsyncOperators(Unique):
         return await self._read(lambda q: q.clear_backoff(machine, name, cause, self._core.component))
 
     async def _read(self, fn: Callable[[AsyncQueries], Awaitable[T]]) -> T:
-        return await run(self._core, self._core.unfenced(), fn)
+        step = None if tracing.observer is None else tracing.observer.step("read", self)
+        return await run(self._core, self._core.unfenced(), fn, step=step)
 
     async def _look(self, fn: Callable[[AsyncQueries], Awaitable[T]], *, seconds: float = 30.0) -> T:
         """Runs `fn` on one snapshot in which nothing can be written; each statement may take `seconds`."""
-        return await run(self._core, self._core.unfenced(seconds, True), fn)
+        step = None if tracing.observer is None else tracing.observer.step("read", self)
+        return await run(self._core, self._core.unfenced(seconds, True), fn, step=step)
 
 
 def _held(process: str | Process | None) -> str:

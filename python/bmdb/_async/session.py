@@ -7,14 +7,14 @@ import asyncio
 
 # end async only
 import contextlib
-import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, logs, tracing
 from bmdb._async.foreign import AsyncPsycopgQueries, foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
@@ -36,6 +36,7 @@ from bmdb.guard import Leasing
 # end async only
 from bmdb.identity import Unique
 from bmdb.process import Process, eligibility_of, name_of
+from bmdb.tracing import Step
 
 if TYPE_CHECKING:
     import psycopg
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOGGER = logging.getLogger("bmdb.session")
+_LOGGER = logs.logger("bmdb.session")
 
 
 class AsyncSession(Unique):
@@ -247,10 +248,11 @@ class AsyncSession(Unique):
         # check_callback(fn, asynchronous=False)
         # end sync only
         core = self._connection._core
+        step = None if tracing.observer is None else tracing.observer.step("transact", self)
         if connection is None and engine is None:
-            return await run(core, core.transaction(self._core, isolation, max_retries), fn)
+            return await run(core, core.transaction(self._core, isolation, max_retries), fn, step=step)
         tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection, engine)
-        return await run(core, tx, fn, tx.queries)
+        return await run(core, tx, fn, tx.queries, step)
 
     def work(
         self,
@@ -346,12 +348,16 @@ class AsyncSession(Unique):
         if (name, eligibility.fingerprint) not in connection._declared:
             await connection._declare(name, eligibility)
         core = connection._core
+        look = None if tracing.observer is None else tracing.observer.look(self, name, limit)
         try:
             claimed = await self._claimed(name, eligibility, limit)
             if not claimed and await self._collect_if_due():
                 claimed = await self._claimed(name, eligibility, limit)
-        except AmbiguousCommitError as error:
-            error._ask(core)
+        except BaseException as error:
+            if isinstance(error, AmbiguousCommitError):
+                error._ask(core)
+            if look is not None:
+                look.failed(error)
             raise
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
@@ -360,7 +366,10 @@ class AsyncSession(Unique):
                 lease.backoff = backoff
             if hold is not None:
                 core.hold(lease, hold)
-        return [AsyncWork(self, lease) for lease in claimed]
+        works = [AsyncWork(self, lease) for lease in claimed]
+        if look is not None:
+            look.leased(works)
+        return works
 
     async def _claimed(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
         connection = self._connection
@@ -400,10 +409,17 @@ class AsyncSession(Unique):
         raised. One that fails does not keep the others. Raises TypeError for something else in `works`, before anything
         is done, and errors that concern none of them in particular.
         """
-        ends = [self._finish_of(each) for each in works]
-        batches = self._connection._batches
+        given = list(works)
+        ends = [self._finish_of(each) for each in given]
         if not ends:
             return []
+        if tracing.observer is None:
+            return await self._end_many(ends)
+        with tracing.observer.ends("finish", [each[0] if isinstance(each, tuple) else each for each in given]):
+            return await self._end_many(ends)
+
+    async def _end_many(self, ends: list[tuple[_core.Work, str, list[Change], None, None]]) -> list[Error | None]:
+        batches = self._connection._batches
         with Nesting(self._connection._core):
             # async only
             future = asyncio.ensure_future(batches.end_many_async(ends))
@@ -447,17 +463,20 @@ class AsyncSession(Unique):
             await self._connection.register(process)
             await self._connection._introduce(process)
         try:
-            claimed = await self._claim(name, retrieve, isolation, max_retries)
+            claimed, step = await self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not await self._collect_if_due():
                 raise
-            claimed = await self._claim(name, retrieve, isolation, max_retries)
+            claimed, step = await self._claim(name, retrieve, isolation, max_retries)
         if isinstance(process, Process):
             claimed.backoff = process.backoff
             max_hold = max_hold if max_hold is not None else process.max_hold
         if max_hold is not None:
             self._connection._core.hold(claimed, max_hold)
-        return AsyncWork(self, claimed)
+        work = AsyncWork(self, claimed)
+        if step is not None:
+            step.leased([work])
+        return work
 
     async def _claim(
         self,
@@ -465,8 +484,9 @@ class AsyncSession(Unique):
         retrieve: Callable[[AsyncQueries], Any],
         isolation: str | None,
         max_retries: int | None,
-    ) -> _core.Work:
+    ) -> tuple[_core.Work, Step | None]:
         core = self._connection._core
+        step = None if tracing.observer is None else tracing.observer.step("claim", self, process)
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
 
@@ -487,7 +507,7 @@ class AsyncSession(Unique):
             return leased
 
         try:
-            return await run(core, tx, lease)
+            return await run(core, tx, lease, step=step), step
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
             if claimed is not None and getattr(error, "committed", False) is not False:
@@ -503,7 +523,10 @@ class AsyncSession(Unique):
     async def _collect_if_due(self) -> bool:
         """True when collection has freed a lease, so that it is worth looking again."""
         with contextlib.suppress(Error):
-            _, leases = await self._connection._core.collect_if_due_async()
+            began = 0 if tracing.observer is None else time.time_ns()
+            sessions, leases = await self._connection._core.collect_if_due_async()
+            if sessions and tracing.observer is not None:
+                tracing.observer.collected(self._connection, began, sessions, leases)
             return leases > 0
         return False
 
@@ -537,7 +560,8 @@ class AsyncSession(Unique):
             # What happened inside says more; the session expires by itself.
             if error is None:
                 raise
-            _LOGGER.error("could not close session %s: %s", self.uuid, failure)
+            extra = logs.About(str(self.uuid)).extra
+            _LOGGER.error("could not close session %s: %s", self.uuid, failure, extra=extra)
 
     def __repr__(self) -> str:
         state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Literal, Protocol
 
 from bmdb._core import Row
+from bmdb.tracing import Attempts
 
 
 class AsyncStatements(Protocol):
@@ -20,7 +21,7 @@ class AsyncStatements(Protocol):
     def execute_async(self, sql: str, params: tuple[object, ...]) -> Awaitable[int]: ...
 
 
-class AsyncStepped(AsyncStatements, Protocol):
+class AsyncStepped(AsyncStatements, Attempts, Protocol):
     """A transaction over all its attempts: begin, the callback, conclude, and again if it says so."""
 
     def begin_async(self) -> Awaitable[None]: ...

@@ -22,6 +22,7 @@ from bmdb.background import outlasted
 # end async only
 from bmdb.callbacks import check_result
 from bmdb.errors import AmbiguousCommitError, RetriesExhaustedError
+from bmdb.tracing import Step
 
 T = TypeVar("T")
 
@@ -31,15 +32,31 @@ async def run(
     tx: AsyncStepped,
     fn: Callable[[Any], Awaitable[T]],
     make: Callable[[Any], object] = AsyncQueries,
+    step: Step | None = None,
 ) -> T:
     """Runs `fn` in the transaction until it is committed, and returns what its last run returned.
 
-    `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended.
+    `make` makes what `fn` is given of the transaction. `core` is asked how a lost COMMIT ended. `step` is told how it
+    goes, by whoever watches.
 
     Raises what `fn` raised, unchanged, or the error that kept its transaction from being committed. A CancelledError
     or KeyboardInterrupt amid COMMIT surfaces once the outcome is known: its attribute `committed` is True, False, or
     None when that cannot be known.
     """
+    if step is not None:
+        with step:
+            step.runs(tx)
+            return await _run(core, tx, fn, make, step)
+    return await _run(core, tx, fn, make, None)
+
+
+async def _run(
+    core: _core.Connection | None,
+    tx: AsyncStepped,
+    fn: Callable[[Any], Awaitable[T]],
+    make: Callable[[Any], object],
+    step: Step | None,
+) -> T:
     with Nesting(core or tx):
         try:
             while True:
@@ -71,6 +88,8 @@ async def run(
                 # end async only
                 except BaseException as error:
                     if await _conclude_after(tx, error) == "again":
+                        if step is not None:
+                            step.again(error)
                         continue
                     raise
                 # async only
@@ -81,6 +100,8 @@ async def run(
                 # if tx.conclude() == "committed":
                 #     return result
                 # end sync only
+                if step is not None:
+                    step.again(None)
         except AmbiguousCommitError as error:
             if core is not None:
                 error._ask(core)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 
 # end async only
-import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, logs, tracing
 from bmdb._async.foreign import foreign
 from bmdb._async.queries import AsyncQueries
 from bmdb._async.transaction import run
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from bmdb._async.foreign import AsyncPsycopgQueries
     from bmdb._async.session import AsyncSession
 
-_LOGGER = logging.getLogger("bmdb.work")
+_LOGGER = logs.logger("bmdb.work")
 
 State = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
 
@@ -64,15 +63,19 @@ class AsyncWork(Unique):
     """
 
     # async only
-    __slots__ = ("_core", "_ends", "_guards", "_session")
+    __slots__ = ("_core", "_ends", "_guards", "_outer", "_session", "_span")
     # end async only
     # sync only
-    # __slots__ = ("_core", "_session")
+    # __slots__ = ("_core", "_outer", "_session", "_span")
     # end sync only
 
     def __init__(self, session: AsyncSession, core: _core.Work) -> None:
         self._session = session
         self._core = core
+        # Who watches this lease.
+        self._span: tracing.Span | None = None
+        # Of each block around it that is entered: which work log records were about outside of it.
+        self._outer: tuple[Any, ...] | None = None
         # async only
         self._guards: list[Guard] = []
         # How many ends have not told their callers yet how they fared.
@@ -271,6 +274,7 @@ class AsyncWork(Unique):
                 self.process,
                 self.machine,
                 max(1, self.previous_backoff or 1),
+                extra=logs.about(self).extra,
             )
 
     @overload
@@ -320,9 +324,11 @@ class AsyncWork(Unique):
         try:
             await self._end("cancel", (), connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
-            _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
+            gone = "work %s on machine %s was gone before it was canceled: %s"
+            _LOGGER.info(gone, self.process, self.machine, error, extra=logs.about(self).extra)
         except Error as error:
-            _LOGGER.error("could not cancel work %s on machine %s: %s", self.process, self.machine, error)
+            failed = "could not cancel work %s on machine %s: %s"
+            _LOGGER.error(failed, self.process, self.machine, error, extra=logs.about(self).extra)
 
     async def _end(
         self,
@@ -363,18 +369,13 @@ class AsyncWork(Unique):
     ) -> None:
         core = self._session.connection._core
         own = connection is None and engine is None
+        step = None if tracing.observer is None else tracing.observer.ends(kind, [self])
         if own and commit is None and isolation is None and max_retries is None:
-            batches = self._session._connection._batches
-            try:
-                with Nesting(core):
-                    await batches.end_async(self._core, kind, changes, cause, backoff)
-            # async only
-            except asyncio.CancelledError as cancelled:
-                raise await self._told(cancelled) from None
-            # end async only
-            except AmbiguousCommitError as error:
-                error._ask(core)
-                raise
+            if step is None:
+                await self._end_batched(kind, changes, cause, backoff)
+            else:
+                with step:
+                    await self._end_batched(kind, changes, cause, backoff)
             return
         if changes:
             with Nesting(core):
@@ -391,10 +392,24 @@ class AsyncWork(Unique):
             changed=changes,
         )
         if isinstance(made, _core.Transaction):
-            await run(core, made, commit or nothing)
+            await run(core, made, commit or nothing, step=step)
         else:
             tx = foreign(made, core, connection, engine)
-            await run(core, tx, commit or nothing, tx.queries)
+            await run(core, tx, commit or nothing, tx.queries, step)
+
+    async def _end_batched(self, kind: str, changes: list[Change], cause: str | None, backoff: Backoff | None) -> None:
+        """Ends it together with whatever else ends at the same time."""
+        core = self._session.connection._core
+        try:
+            with Nesting(core):
+                await self._session._connection._batches.end_async(self._core, kind, changes, cause, backoff)
+        # async only
+        except asyncio.CancelledError as cancelled:
+            raise await self._told(cancelled) from None
+        # end async only
+        except AmbiguousCommitError as error:
+            error._ask(core)
+            raise
 
     # async only
     async def _told(self, cancelled: asyncio.CancelledError) -> asyncio.CancelledError:
@@ -414,18 +429,28 @@ class AsyncWork(Unique):
         guard.enter()
         self._guards.append(guard)
         # end async only
+        self._outer = (logs.enter(self), self._outer)
+        if self._span is not None:
+            self._span.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # async only
-        await self._guards.pop().leave(error)
-        await given_back(self.cancel())
-        # end async only
-        # sync only
-        # self.cancel()
-        # end sync only
+        try:
+            # async only
+            await self._guards.pop().leave(error)
+            await given_back(self.cancel())
+            # end async only
+            # sync only
+            # self.cancel()
+            # end sync only
+        finally:
+            if self._span is not None:
+                self._span.leave()
+            if self._outer is not None:
+                before, self._outer = self._outer
+                logs.leave(self, before)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.process} on {self.machine}, token {self.token}, {self.state}>"

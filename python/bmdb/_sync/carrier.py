@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import select
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -12,13 +11,14 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from bmdb import logs
 from bmdb._core import queries
 from bmdb.errors import ConnectionFailedError
 from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
 
 T = TypeVar("T")
 
-_LOGGER = logging.getLogger("bmdb.foreign")
+_LOGGER = logs.logger("bmdb.foreign")
 _QUERIES = dict(queries())
 
 _IDENTITIES: WeakKeyDictionary[psycopg.Connection[Any], Identity] = WeakKeyDictionary()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, tracing
 from bmdb import conninfo as _conninfo
 from bmdb._core import Nesting
 from bmdb._sync.operators import Operators
@@ -56,6 +57,8 @@ class Connection(Operators):
         self._declared: set[tuple[str, str]] = set()
         self._introduced: dict[Process, float] = {}
         track(self)
+        if tracing.observer is not None:
+            tracing.observer.opened(self)
 
     @classmethod
     def connect(
@@ -259,8 +262,12 @@ class Connection(Operators):
         Every connection with a live session does this by itself. Never waits for a lock: a session whose holder is in
         the middle of a transaction is left for the next time.
         """
+        began = 0 if tracing.observer is None else time.time_ns()
         with Nesting(self._core):
-            return Collected(*self._core.collect())
+            collected = Collected(*self._core.collect())
+        if tracing.observer is not None:
+            tracing.observer.collected(self, began, *collected)
+        return collected
 
     def tags(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """The tags in the database, from its catalogue: (name, table, [(field, type), …]), users' own included."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,11 +13,12 @@ from sqlalchemy import Engine as SaEngine
 from sqlalchemy import exc
 from sqlalchemy.orm import Session as OrmSession
 
+from bmdb import logs
 from bmdb._sync.carrier import Carrier
 from bmdb._sync.foreign import ForeignTransaction, PsycopgQueries
 from bmdb.errors import ConfigError, ConnectionFailedError, WorkStateError
 
-_LOGGER = logging.getLogger("bmdb.foreign")
+_LOGGER = logs.logger("bmdb.foreign")
 
 
 class OrmQueries(PsycopgQueries):

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, tracing
 from bmdb._core import Eligibility, Nesting, Row
 from bmdb._sync.queries import Queries
 from bmdb._sync.transaction import run
@@ -270,7 +270,15 @@ class Operators(Unique):
         Raises ValueError for an empty owner or reason.
         """
         cause, name = _who_and_why(owner, reason), name_of(process)
-        return self._read(lambda q: q.force_release(machine, name, cause, self._core.component))
+        step = None if tracing.observer is None else tracing.observer.step("force_release", self, name)
+
+        def free(q: Queries) -> ActiveWork | None:
+            freed = q.force_release(machine, name, cause, self._core.component)
+            if step is not None and freed is not None:
+                step.concerns(machine, name, freed.token)
+            return freed
+
+        return run(self._core, self._core.unfenced(), free, step=step)
 
     def clear_backoff(self, machine: UUID, process: str | Process, *, owner: str, reason: str) -> WorkBackoff | None:
         """Ends the backoff that keeps the process off the machine; what it was, or None when there was none.
@@ -284,11 +292,13 @@ class Operators(Unique):
         return self._read(lambda q: q.clear_backoff(machine, name, cause, self._core.component))
 
     def _read(self, fn: Callable[[Queries], T]) -> T:
-        return run(self._core, self._core.unfenced(), fn)
+        step = None if tracing.observer is None else tracing.observer.step("read", self)
+        return run(self._core, self._core.unfenced(), fn, step=step)
 
     def _look(self, fn: Callable[[Queries], T], *, seconds: float = 30.0) -> T:
         """Runs `fn` on one snapshot in which nothing can be written; each statement may take `seconds`."""
-        return run(self._core, self._core.unfenced(seconds, True), fn)
+        step = None if tracing.observer is None else tracing.observer.step("read", self)
+        return run(self._core, self._core.unfenced(seconds, True), fn, step=step)
 
 
 def _held(process: str | Process | None) -> str:

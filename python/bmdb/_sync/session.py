@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, logs, tracing
 from bmdb._core import Change, Eligibility, Nesting
 from bmdb._sync.foreign import PsycopgQueries, foreign
 from bmdb._sync.queries import Queries
@@ -23,6 +23,7 @@ from bmdb.eligibility import lease_limit
 from bmdb.errors import AmbiguousCommitError, Error, NothingToDo, WorkConflictError, WorkStateError
 from bmdb.identity import Unique
 from bmdb.process import Process, eligibility_of, name_of
+from bmdb.tracing import Step
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOGGER = logging.getLogger("bmdb.session")
+_LOGGER = logs.logger("bmdb.session")
 
 
 class Session(Unique):
@@ -163,10 +164,11 @@ class Session(Unique):
         """
         check_callback(fn, asynchronous=False)
         core = self._connection._core
+        step = None if tracing.observer is None else tracing.observer.step("transact", self)
         if connection is None and engine is None:
-            return run(core, core.transaction(self._core, isolation, max_retries), fn)
+            return run(core, core.transaction(self._core, isolation, max_retries), fn, step=step)
         tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection, engine)
-        return run(core, tx, fn, tx.queries)
+        return run(core, tx, fn, tx.queries, step)
 
     def work(
         self,
@@ -243,12 +245,16 @@ class Session(Unique):
         if (name, eligibility.fingerprint) not in connection._declared:
             connection._declare(name, eligibility)
         core = connection._core
+        look = None if tracing.observer is None else tracing.observer.look(self, name, limit)
         try:
             claimed = self._claimed(name, eligibility, limit)
             if not claimed and self._collect_if_due():
                 claimed = self._claimed(name, eligibility, limit)
-        except AmbiguousCommitError as error:
-            error._ask(core)
+        except BaseException as error:
+            if isinstance(error, AmbiguousCommitError):
+                error._ask(core)
+            if look is not None:
+                look.failed(error)
             raise
         if not claimed:
             raise NothingToDo(f"no machine is eligible for process {name!r} now")
@@ -257,7 +263,10 @@ class Session(Unique):
                 lease.backoff = backoff
             if hold is not None:
                 core.hold(lease, hold)
-        return [Work(self, lease) for lease in claimed]
+        works = [Work(self, lease) for lease in claimed]
+        if look is not None:
+            look.leased(works)
+        return works
 
     def _claimed(self, name: str, eligibility: Eligibility, limit: int) -> list[_core.Work]:
         connection = self._connection
@@ -274,10 +283,17 @@ class Session(Unique):
         raised. One that fails does not keep the others. Raises TypeError for something else in `works`, before anything
         is done, and errors that concern none of them in particular.
         """
-        ends = [self._finish_of(each) for each in works]
-        batches = self._connection._batches
+        given = list(works)
+        ends = [self._finish_of(each) for each in given]
         if not ends:
             return []
+        if tracing.observer is None:
+            return self._end_many(ends)
+        with tracing.observer.ends("finish", [each[0] if isinstance(each, tuple) else each for each in given]):
+            return self._end_many(ends)
+
+    def _end_many(self, ends: list[tuple[_core.Work, str, list[Change], None, None]]) -> list[Error | None]:
+        batches = self._connection._batches
         with Nesting(self._connection._core):
             verdicts = batches.end_many(ends)
         for verdict in verdicts:
@@ -309,17 +325,20 @@ class Session(Unique):
             self._connection.register(process)
             self._connection._introduce(process)
         try:
-            claimed = self._claim(name, retrieve, isolation, max_retries)
+            claimed, step = self._claim(name, retrieve, isolation, max_retries)
         except (NothingToDo, WorkConflictError):
             if not self._collect_if_due():
                 raise
-            claimed = self._claim(name, retrieve, isolation, max_retries)
+            claimed, step = self._claim(name, retrieve, isolation, max_retries)
         if isinstance(process, Process):
             claimed.backoff = process.backoff
             max_hold = max_hold if max_hold is not None else process.max_hold
         if max_hold is not None:
             self._connection._core.hold(claimed, max_hold)
-        return Work(self, claimed)
+        work = Work(self, claimed)
+        if step is not None:
+            step.leased([work])
+        return work
 
     def _claim(
         self,
@@ -327,8 +346,9 @@ class Session(Unique):
         retrieve: Callable[[Queries], Any],
         isolation: str | None,
         max_retries: int | None,
-    ) -> _core.Work:
+    ) -> tuple[_core.Work, Step | None]:
         core = self._connection._core
+        step = None if tracing.observer is None else tracing.observer.step("claim", self, process)
         tx = core.claiming(self._core, process, isolation, max_retries)
         claimed: _core.Work | None = None
 
@@ -345,7 +365,7 @@ class Session(Unique):
             return leased
 
         try:
-            return run(core, tx, lease)
+            return run(core, tx, lease, step=step), step
         except BaseException as error:
             # Cancelled or interrupted in COMMIT, which took effect: nobody would ever end that lease.
             if claimed is not None and getattr(error, "committed", False) is not False:
@@ -355,7 +375,10 @@ class Session(Unique):
     def _collect_if_due(self) -> bool:
         """True when collection has freed a lease, so that it is worth looking again."""
         with contextlib.suppress(Error):
-            _, leases = self._connection._core.collect_if_due()
+            began = 0 if tracing.observer is None else time.time_ns()
+            sessions, leases = self._connection._core.collect_if_due()
+            if sessions and tracing.observer is not None:
+                tracing.observer.collected(self._connection, began, sessions, leases)
             return leases > 0
         return False
 
@@ -380,7 +403,8 @@ class Session(Unique):
             # What happened inside says more; the session expires by itself.
             if error is None:
                 raise
-            _LOGGER.error("could not close session %s: %s", self.uuid, failure)
+            extra = logs.About(str(self.uuid)).extra
+            _LOGGER.error("could not close session %s: %s", self.uuid, failure, extra=extra)
 
     def __repr__(self) -> str:
         state = "expired" if self.expired else f"trusted for {self.trusted_for:.1f} s"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from bmdb._core import Row
+from bmdb.tracing import Attempts
 
 
 class Statements(Protocol):
@@ -20,7 +21,7 @@ class Statements(Protocol):
     def execute(self, sql: str, params: tuple[object, ...]) -> int: ...
 
 
-class Stepped(Statements, Protocol):
+class Stepped(Statements, Attempts, Protocol):
     """A transaction over all its attempts: begin, the callback, conclude, and again if it says so."""
 
     def begin(self) -> None: ...

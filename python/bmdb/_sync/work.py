@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from uuid import UUID
 
-from bmdb import _core
+from bmdb import _core, logs, tracing
 from bmdb._core import Backoff, Change, Nesting
 from bmdb._sync.foreign import foreign
 from bmdb._sync.queries import Queries
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from bmdb._sync.foreign import PsycopgQueries
     from bmdb._sync.session import Session
 
-_LOGGER = logging.getLogger("bmdb.work")
+_LOGGER = logs.logger("bmdb.work")
 
 State = Literal["active", "ending", "finished", "failed", "canceled", "lost"]
 
@@ -43,11 +42,15 @@ class Work(Unique):
     at a time; `check()`, `touch()` and the properties may be used from any.
     """
 
-    __slots__ = ("_core", "_session")
+    __slots__ = ("_core", "_outer", "_session", "_span")
 
     def __init__(self, session: Session, core: _core.Work) -> None:
         self._session = session
         self._core = core
+        # Who watches this lease.
+        self._span: tracing.Span | None = None
+        # Of each block around it that is entered: which work log records were about outside of it.
+        self._outer: tuple[Any, ...] | None = None
 
     @property
     def machine(self) -> UUID:
@@ -239,6 +242,7 @@ class Work(Unique):
                 self.process,
                 self.machine,
                 max(1, self.previous_backoff or 1),
+                extra=logs.about(self).extra,
             )
 
     @overload
@@ -288,9 +292,11 @@ class Work(Unique):
         try:
             self._end("cancel", (), connection=connection, engine=engine)
         except (LeaseLostError, SessionExpiredError) as error:
-            _LOGGER.info("work %s on machine %s was gone before it was canceled: %s", self.process, self.machine, error)
+            gone = "work %s on machine %s was gone before it was canceled: %s"
+            _LOGGER.info(gone, self.process, self.machine, error, extra=logs.about(self).extra)
         except Error as error:
-            _LOGGER.error("could not cancel work %s on machine %s: %s", self.process, self.machine, error)
+            failed = "could not cancel work %s on machine %s: %s"
+            _LOGGER.error(failed, self.process, self.machine, error, extra=logs.about(self).extra)
 
     def _end(
         self,
@@ -321,14 +327,13 @@ class Work(Unique):
     ) -> None:
         core = self._session.connection._core
         own = connection is None and engine is None
+        step = None if tracing.observer is None else tracing.observer.ends(kind, [self])
         if own and commit is None and isolation is None and max_retries is None:
-            batches = self._session._connection._batches
-            try:
-                with Nesting(core):
-                    batches.end(self._core, kind, changes, cause, backoff)
-            except AmbiguousCommitError as error:
-                error._ask(core)
-                raise
+            if step is None:
+                self._end_batched(kind, changes, cause, backoff)
+            else:
+                with step:
+                    self._end_batched(kind, changes, cause, backoff)
             return
         if changes:
             with Nesting(core):
@@ -345,18 +350,38 @@ class Work(Unique):
             changed=changes,
         )
         if isinstance(made, _core.Transaction):
-            run(core, made, commit or nothing)
+            run(core, made, commit or nothing, step=step)
         else:
             tx = foreign(made, core, connection, engine)
-            run(core, tx, commit or nothing, tx.queries)
+            run(core, tx, commit or nothing, tx.queries, step)
+
+    def _end_batched(self, kind: str, changes: list[Change], cause: str | None, backoff: Backoff | None) -> None:
+        """Ends it together with whatever else ends at the same time."""
+        core = self._session.connection._core
+        try:
+            with Nesting(core):
+                self._session._connection._batches.end(self._core, kind, changes, cause, backoff)
+        except AmbiguousCommitError as error:
+            error._ask(core)
+            raise
 
     def __enter__(self) -> Self:
+        self._outer = (logs.enter(self), self._outer)
+        if self._span is not None:
+            self._span.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.cancel()
+        try:
+            self.cancel()
+        finally:
+            if self._span is not None:
+                self._span.leave()
+            if self._outer is not None:
+                before, self._outer = self._outer
+                logs.leave(self, before)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.process} on {self.machine}, token {self.token}, {self.state}>"

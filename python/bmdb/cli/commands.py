@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +27,7 @@ from bmdb.cli.application import (
 )
 from bmdb.cli.durations import parse_duration
 from bmdb.cli.operators import Machine
+from bmdb.cli.statistics import StatisticsModules
 from bmdb.cli.terminal import print_error, print_json, print_table
 
 
@@ -95,6 +95,11 @@ def run(
         typer.Option("--wakeup/--no-wakeup", help="Listen for hints from the database, or only look now and then."),
     ] = True,
     migrated: Annotated[bool, typer.Option("--migrate", help="Bring the schema up to date first.")] = False,
+    statistics: StatisticsModules = None,
+    every: Annotated[
+        str,
+        typer.Option("--statistics-every", metavar="DURATION", help="How seldom they are read from the database."),
+    ] = "60s",
     component: Annotated[
         str | None, typer.Option("--component", help="What sessions and history call this; by default the loops.")
     ] = None,
@@ -107,11 +112,14 @@ def run(
 
     Loops are functions with the decorator bmdb.loop, named like fleet.loops:all. After the first signal nothing more is
     leased, and running work may end within the grace; what is left is then given back. A second signal gives back at
-    once, and exits with 128 and its number.
+    once, and exits with 128 and its number. With --listen, /metrics has the statistics of the fleet too, and those that
+    the loops' modules define.
     """
     try:
         loops = _loops.loops_of(targets)
-        seconds = parse_duration(grace)
+        counted = _loops.statistics_of(targets, needed=False)
+        counted += [one for one in _loops.statistics_of(statistics or ()) if one not in counted]
+        seconds, pause = parse_duration(grace), parse_duration(every)
     except (_loops.Unusable, ValueError) as error:
         raise Refused(str(error)) from None
     check_given(conninfo)
@@ -127,6 +135,8 @@ def run(
             migrate=migrated,
             processes=processes,
             setup=partial(_loops.write_log, level),
+            statistics=counted,
+            statistics_every=pause,
         )
     except ValueError as error:
         raise Refused(str(error)) from None
@@ -199,17 +209,6 @@ def history(
         print_json({"machine_id": machine, "events": [fleet.event_document(event) for event in events]})
     else:
         print_table(fleet.EVENT_COLUMNS, (fleet.event_cells(event, full) for event in events), fixed=fleet.FIXED)
-
-
-@app.command()
-def stats(conninfo: Conninfo = None, as_json: Json = False) -> None:
-    """Show the fleet in numbers."""
-    with opened(conninfo) as connection:
-        statistics = connection.statistics()
-    if as_json:
-        print_json(dataclasses.asdict(statistics))
-    else:
-        print_table(fleet.STATISTICS_COLUMNS, fleet.statistics_rows(statistics))
 
 
 @app.command()

@@ -13,12 +13,10 @@ import bmdb
 from bmdb.cli.durations import show_duration
 from bmdb.cli.terminal import one_line, summary, visible
 from bmdb.model import ActiveWork, HistoryEvent, Hold, Machine, SessionUse, WorkBackoff
-from bmdb.statistics import Statistics
 
 SESSION_COLUMNS = ("SESSION", "COMPONENT", "STATE", "LEASES", "DEADLINE", "INTERVAL", "STARTED", "RUNTIME INFO")
 MACHINE_COLUMNS = ("MACHINE", "TAGS", "WORK", "HOLDS", "BACKOFFS")
 EVENT_COLUMNS = ("TIME", "EVENT", "PROCESS", "TOKEN", "COMPONENT", "SESSION", "CAUSE")
-STATISTICS_COLUMNS = ("WHAT", "PROCESS", "COUNT")
 # Cut or wrapped, an id is of no use.
 FIXED = frozenset({"SESSION", "MACHINE", "TIME"})
 
@@ -167,18 +165,6 @@ def event_cells(event: HistoryEvent, full: bool) -> tuple[str, ...]:
         "-" if event.session_id is None else str(event.session_id),
         visible(cause) if full else summary(cause),
     )
-
-
-def statistics_rows(statistics: Statistics) -> list[tuple[str, str, str]]:
-    """The statistics as rows, those by process last."""
-    rows: list[tuple[str, str, str]] = []
-    for name, value in dataclasses.asdict(statistics).items():
-        what = name.replace("_", " ")
-        if isinstance(value, dict):
-            rows += [(what, one_line(process), str(count)) for process, count in sorted(value.items())]
-        else:
-            rows.append((what, "", str(value)))
-    return rows
 
 
 def is_quarantine(backoff: WorkBackoff) -> bool:

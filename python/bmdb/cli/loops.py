@@ -1,4 +1,4 @@
-"""From `fleet.loops:all` to loops, and the log that they write while they run."""
+"""From `fleet.loops:all` to loops and statistics, and the log that they write while they run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 from bmdb.cli.terminal import WarningHandler, one_line
 from bmdb.loops import Loop
+from bmdb.statistics import Statistic
 
-__all__ = ["Unusable", "loops_of", "write_log"]
+__all__ = ["Unusable", "loops_of", "statistics_of", "write_log"]
 
 
 class Unusable(Exception):
@@ -28,13 +29,34 @@ def loops_of(targets: Sequence[str]) -> list[Loop[Any]]:
     `all` means all loops of the module unless it defines something of that name. Modules are also looked for in the
     current directory.
     """
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _look_here()
     found: dict[int, Loop[Any]] = {}
     for target in targets:
         for loop in _named(target):
             found.setdefault(id(loop), loop)
     return list(found.values())
+
+
+def statistics_of(targets: Sequence[str], *, needed: bool = True) -> list[Statistic[Any]]:
+    """All statistics of the modules that the targets name, each once, in order. Raises Unusable, in one line.
+
+    Unless `needed`, a module may have none.
+    """
+    _look_here()
+    found: dict[int, Statistic[Any]] = {}
+    for target in targets:
+        name = target.partition(":")[0]
+        values = vars(_imported(name, target)).values()
+        here = [value for value in values if isinstance(value, Statistic)]
+        if needed and not here:
+            raise Unusable(f"{name} defines no statistics: they are made by the decorator bmdb.statistic")
+        found |= {id(statistic): statistic for statistic in here if id(statistic) not in found}
+    return list(found.values())
+
+
+def _look_here() -> None:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def _named(target: str) -> list[Loop[Any]]:

@@ -13,7 +13,7 @@ import typer
 from typer.completion import shell_complete
 
 from bmdb import conninfo as _conninfo
-from bmdb.cli import commands, examination, interventions, leases, pages, questions, top, upkeep  # noqa: F401 - the commands
+from bmdb.cli import commands, examination, interventions, leases, numbers, pages, questions, top, upkeep  # noqa: F401 - the commands
 from bmdb.cli.application import app
 from bmdb.cli.terminal import WarningHandler, print_error
 from bmdb.errors import ConfigError, DatabaseError, Error

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
 from bmdb.errors import ConfigError
+from bmdb.janitor import Janitor
 
 # A client that says nothing for so long, in seconds, is let go.
 _PATIENCE = 5.0
@@ -23,6 +24,10 @@ class Watched(Protocol):
 
     def metrics(self) -> list[tuple[str, str, dict[str, str], Any]]:
         """A snapshot of the metrics, as a connection's."""
+
+    @property
+    def janitor(self) -> Janitor | None:
+        """Who reads statistics of the database, if anybody does."""
 
 
 class Health:
@@ -109,9 +114,11 @@ def _metrics(watched: Watched) -> Answer:
     try:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-        from bmdb.metrics import Collector
+        from bmdb.metrics import Collector, StatisticsCollector
     except ModuleNotFoundError as error:
         return 501, "text/plain", f'needs {error.name}: pip install "pybmdb[metrics]"\n'.encode()
     registry = CollectorRegistry()
     registry.register(Collector(watched))
+    if (janitor := watched.janitor) is not None:
+        registry.register(StatisticsCollector(janitor))
     return 200, CONTENT_TYPE_LATEST, generate_latest(registry)

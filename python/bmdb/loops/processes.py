@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import threading
 import time
@@ -13,11 +12,12 @@ from multiprocessing.connection import Connection as Pipe
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
+from bmdb import logs
 from bmdb.loops.bell import Bell
 from bmdb.loops.loop import Loop, imported
 from bmdb.loops.state import Snapshot
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds: before another process is started in place of one that died, doubling up to the second; one that lived for
 # so long as the third says begins anew.

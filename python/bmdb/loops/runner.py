@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +9,10 @@ from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Any, Self
 
+from bmdb import logs
 from bmdb.errors import ConnectionFailedError
 from bmdb.identity import Unique
+from bmdb.janitor import Janitor
 from bmdb.loops.bell import Bell
 from bmdb.loops.health import Health
 from bmdb.loops.loop import Loop, imported
@@ -22,10 +23,11 @@ from bmdb.loops.state import Snapshot
 from bmdb.loops.tasks import Tasks
 from bmdb.loops.threads import Threads
 from bmdb.loops.wakeup import Wakeup
+from bmdb.statistics import Statistic, checked_statistics
 
 __all__ = ["Runner", "run"]
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds. Between two looks at what the heartbeat has collected and whether to stop.
 _TICK = 0.5
@@ -55,6 +57,8 @@ class Runner(Unique):
         migrate: bool = False,
         processes: int | None = None,
         setup: Callable[[], object] | None = None,
+        statistics: Iterable[Statistic[Any]] | None = (),
+        statistics_every: float = 60.0,
         _all_here: bool = False,
     ) -> None:
         self._loops = listed(loops)
@@ -63,6 +67,9 @@ class Runner(Unique):
         self._grace = checked_grace(grace)
         self._listen = listen
         self._setup = setup
+        self._statistics = None if statistics is None else checked_statistics(statistics)
+        self._statistics_every = statistics_every
+        self._janitor: Janitor | None = None
         self._here, groups = divided(self._loops, 0 if _all_here else processes)
         self._processes = Processes(groups, _serve)
         self._wants_hints = wakeup
@@ -132,6 +139,11 @@ class Runner(Unique):
         """A snapshot of the metrics of all its connections, for `bmdb.metrics.Collector`."""
         told = [sample for worker in self._processes.workers for sample in worker.metrics()]
         return [sample for executor in self._executors for sample in executor.metrics()] + told
+
+    @property
+    def janitor(self) -> Janitor | None:
+        """Who reads statistics of the database for /metrics; None before the database has been reached."""
+        return self._janitor
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -207,6 +219,9 @@ class Runner(Unique):
     def _work(self, conninfo: str) -> None:
         settings = {"component": self._component, "grace": self._grace, "wakeup": self._wants_hints}
         self._processes.start(conninfo, settings, self._setup)
+        if self._listen is not None and self._statistics is not None:
+            # Connects only when /metrics is asked for.
+            self._janitor = Janitor(conninfo, self._statistics, every=self._statistics_every)
         if self._wants_hints and self._here:
             self._wakeup = Wakeup(conninfo, self._hear)
             self._wakeup.start()
@@ -266,6 +281,8 @@ class Runner(Unique):
                 executor.give_up()
         if self._wakeup is not None:
             self._wakeup.stop(0.2)
+        if self._janitor is not None:
+            self._janitor.close()
         self._processes.end(self._grace, lambda: self._now)
         self._within([executor.close for executor, released in zip(self._executors, done, strict=True) if released])
 
@@ -292,6 +309,8 @@ def run(
     migrate: bool = False,
     processes: int | None = None,
     setup: Callable[[], object] | None = None,
+    statistics: Iterable[Statistic[Any]] | None = (),
+    statistics_every: float = 60.0,
 ) -> list[Snapshot]:
     """Runs loops until SIGTERM or SIGINT, then returns what each has done, in each OS process.
 
@@ -310,6 +329,8 @@ def run(
       `parallelism` of its own, and started again when it dies. By default only loops with executor="process" are, each
       in its own ones. Such loops must be found in their module by the name of their function. `setup` is called first
       in each of these processes, to set up logging and the like; it must be importable too.
+    * `statistics`: gauges of your own, by `bmdb.statistic`, for /metrics beside those of the fleet, which are read when
+      they are asked for, and at most once in `statistics_every` seconds; None: neither.
 
     The database may be unreachable for as long as it likes, at the start too. Raises ConfigError for settings that
     cannot be used, MigrationError when the database has no schema, or one too new.
@@ -324,6 +345,8 @@ def run(
         migrate=migrate,
         processes=processes,
         setup=setup,
+        statistics=statistics,
+        statistics_every=statistics_every,
     )
     attend(runner)
     return runner.states()

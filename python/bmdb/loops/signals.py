@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-_LOGGER = logging.getLogger("bmdb.loops")
+from bmdb import logs
+
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds until a signal that met another thread is seen.
 _TICK = 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import selectors
 import socket
@@ -13,9 +12,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bmdb import _core
+from bmdb import _core, logs
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds: after a failure so long, doubling up to the second.
 _PAUSE = 0.5

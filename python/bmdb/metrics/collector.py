@@ -34,6 +34,8 @@ _ORIGINAL: Mapping[str, str] = {
     "bmdb_work_finished": "Leases ended by their holders, by result",
 }
 _COUNTERS: Mapping[str, str] = {
+    "bmdb_session_lost": "Sessions that ended without their owner closing them",
+    "bmdb_transaction_exhausted": "Transactions, claims and ends given up after too many conflicts, or too long",
     "bmdb_heartbeats": "Heartbeats that renewed the sessions",
     "bmdb_heartbeat_failures": "Heartbeats that failed",
     "bmdb_collected_sessions": "Expired sessions removed by this component, whoever they belonged to",

@@ -24,6 +24,17 @@ pub enum Level {
     Error,
 }
 
+/// The lease that an event is about, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The machine leased.
+    pub machine: Uuid,
+    /// The process it is leased for.
+    pub process: String,
+    /// The lease's token.
+    pub token: i64,
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -37,6 +48,8 @@ pub struct Event {
     pub lost: bool,
     /// The serial of the lease that is lost, when it says that this one alone is.
     pub lease: Option<u64>,
+    /// The lease that it is about, lost or not.
+    pub subject: Option<Subject>,
     /// For people; never contains a password.
     pub message: String,
 }
@@ -84,6 +97,7 @@ impl Events {
             session: None,
             lost: false,
             lease: None,
+            subject: None,
             message: message.into(),
         });
     }
@@ -110,6 +124,7 @@ impl Events {
                 session: None,
                 lost: false,
                 lease: None,
+                subject: None,
                 message: format!("{} events were dropped, as nobody listened", state.dropped),
             });
             state.dropped = 0;
@@ -142,6 +157,7 @@ mod tests {
             session: Some(id),
             lost: true,
             lease: None,
+            subject: None,
             message: "lost".into(),
         });
         for n in 0..CAPACITY + 5 {

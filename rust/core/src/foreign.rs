@@ -12,7 +12,7 @@ use crate::error::{Error, Result, TransactionId};
 use crate::metrics::Outcome;
 use crate::pool::Pool;
 use crate::queries;
-use crate::retry::{Action, Event, Limits, Machine, Protocol};
+use crate::retry::{Action, Event, Limits, Machine, Protocol, Verdict};
 use crate::settle;
 use crate::transaction::{Opening, Plan, ambiguous};
 use crate::value::Param;
@@ -125,6 +125,11 @@ impl Foreign {
         if let (Action::Run { attempt }, Some(session)) = (self.action, &self.plan.session) {
             session.metrics().on_transaction_started(attempt);
         }
+        if let (Action::Finish(Verdict::Exhausted { .. }), Some(session)) =
+            (self.action, &self.plan.session)
+        {
+            session.metrics().on_transaction_exhausted();
+        }
         Ok(self.action)
     }
 
@@ -217,7 +222,7 @@ impl Foreign {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::{Failure, Verdict};
+    use crate::retry::Failure;
 
     #[test]
     fn alone_it_has_no_fence_and_settles_nothing() {

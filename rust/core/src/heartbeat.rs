@@ -411,6 +411,7 @@ impl Beater {
                     session: Some(session.id()),
                     lost: false,
                     lease: None,
+                    subject: None,
                     message: format!(
                         "{blocker} holds a lock on the row of session {}; it is lost in {:.1} s unless that ends",
                         session.id(),

@@ -125,9 +125,11 @@ impl Histogram {
 pub struct ProcessorMetrics {
     processor: String,
     session_started: AtomicU64,
+    session_lost: AtomicU64,
     transaction_executed: AtomicU64,
     transaction_retried: AtomicU64,
     transaction_failed: AtomicU64,
+    transaction_exhausted: AtomicU64,
     sessions_live: AtomicI64,
     leases_live: AtomicI64,
     work_started: Mutex<BTreeMap<String, u64>>,
@@ -140,9 +142,11 @@ impl ProcessorMetrics {
         ProcessorMetrics {
             processor: processor.to_owned(),
             session_started: AtomicU64::new(0),
+            session_lost: AtomicU64::new(0),
             transaction_executed: AtomicU64::new(0),
             transaction_retried: AtomicU64::new(0),
             transaction_failed: AtomicU64::new(0),
+            transaction_exhausted: AtomicU64::new(0),
             sessions_live: AtomicI64::new(0),
             leases_live: AtomicI64::new(0),
             work_started: Mutex::new(BTreeMap::new()),
@@ -157,8 +161,11 @@ impl ProcessorMetrics {
         self.sessions_live.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A session has ended, however.
-    pub fn on_session_ended(&self) {
+    /// A session has ended: closed by its owner, or lost.
+    pub fn on_session_ended(&self, lost: bool) {
+        if lost {
+            self.session_lost.fetch_add(1, Ordering::Relaxed);
+        }
         self.sessions_live.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -178,6 +185,11 @@ impl ProcessorMetrics {
             self.transaction_failed.fetch_add(1, Ordering::Relaxed);
         }
         self.transaction_seconds[outcome as usize].observe(duration);
+    }
+
+    /// A transaction was given up because it had been tried as often, or for as long, as allowed.
+    pub fn on_transaction_exhausted(&self) {
+        self.transaction_exhausted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Work has begun.
@@ -328,6 +340,7 @@ impl Metrics {
                 });
             };
             add("bmdb_session_started", count(&metrics.session_started), &[]);
+            add("bmdb_session_lost", count(&metrics.session_lost), &[]);
             add(
                 "bmdb_transaction_executed",
                 count(&metrics.transaction_executed),
@@ -341,6 +354,11 @@ impl Metrics {
             add(
                 "bmdb_transaction_failed",
                 count(&metrics.transaction_failed),
+                &[],
+            );
+            add(
+                "bmdb_transaction_exhausted",
+                count(&metrics.transaction_exhausted),
                 &[],
             );
             add(

@@ -13,7 +13,7 @@ use crate::collect::own_plan;
 use crate::config::Config;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
-use crate::events::{Event, Level};
+use crate::events::{Event, Level, Subject};
 use crate::metrics::WorkResult;
 use crate::pool::Pool;
 use crate::transaction::{Conclusion, Opening, Plan, Transaction};
@@ -92,14 +92,26 @@ async fn give_up(lease: Arc<WorkLease>, pool: Arc<Pool>) {
         lease.machine(),
         lease.token()
     );
-    session.events().push(Event {
-        level: Level::Error,
-        source: "work",
-        session: Some(session.id()),
-        lost: false,
-        lease: Some(lease.serial()),
-        message: format!("{named} is lost: {reason}"),
-    });
+    let tell = |level, lost, message| {
+        session.events().push(Event {
+            level,
+            source: "work",
+            session: Some(session.id()),
+            lost: false,
+            lease: lost,
+            subject: Some(Subject {
+                machine: lease.machine(),
+                process: lease.process().to_owned(),
+                token: lease.token(),
+            }),
+            message,
+        });
+    };
+    tell(
+        Level::Error,
+        Some(lease.serial()),
+        format!("{named} is lost: {reason}"),
+    );
     let mut pause = Duration::from_millis(50);
     let result = loop {
         match fail(&lease, &opening, &pool).await {
@@ -108,7 +120,7 @@ async fn give_up(lease: Arc<WorkLease>, pool: Arc<Pool>) {
             Err(Error::LeaseLost(_) | Error::SessionExpired(_)) => break None,
             Err(error) => {
                 let message = format!("could not fail {named}, trying again: {error}");
-                session.events().tell(Level::Warning, "work", message);
+                tell(Level::Warning, None, message);
             }
         }
         tokio::time::sleep(pause).await;

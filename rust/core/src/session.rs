@@ -181,7 +181,7 @@ impl SessionState {
         if self.told.swap(true, std::sync::atomic::Ordering::AcqRel) {
             return;
         }
-        self.metrics.on_session_ended();
+        self.metrics.on_session_ended(*loss != Loss::Closed);
         self.settle_leases(loss);
         let level = if *loss == Loss::Closed {
             Level::Info
@@ -194,6 +194,7 @@ impl SessionState {
             session: Some(self.id),
             lost: *loss != Loss::Closed,
             lease: None,
+            subject: None,
             message: format!("session {} is gone: {loss}", self.id),
         });
         self.lost.notify_waiters();

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, TransactionId};
 use crate::gate::{Entry, Pass};
 use crate::metrics::Outcome;
 use crate::pool::{Checkout, Conn, Pool, STEP_LIMIT};
-use crate::retry::{Action, Event, Machine};
+use crate::retry::{Action, Event, Machine, Verdict};
 use crate::session::SessionState;
 use crate::settle::Claimed;
 use crate::sqlstate;
@@ -99,6 +99,12 @@ impl Transaction {
     #[must_use]
     pub fn session(&self) -> Option<&Arc<SessionState>> {
         self.plan.session.as_ref()
+    }
+
+    /// The SQLSTATE of what went wrong last in the attempt that has just ended, if the server said one.
+    #[must_use]
+    pub fn last_sqlstate(&self) -> Option<&str> {
+        self.error.as_ref().and_then(Error::sqlstate)
     }
 
     /// The isolation level that it runs at.
@@ -425,6 +431,11 @@ impl Transaction {
                 fastrand::f64(),
             )
             .expect("the driver answers what the machine asked for");
+        if let (Action::Finish(Verdict::Exhausted { .. }), Some(session)) =
+            (self.action, &self.plan.session)
+        {
+            session.metrics().on_transaction_exhausted();
+        }
     }
 
     fn end(&mut self, outcome: Outcome) {

@@ -244,6 +244,7 @@ impl Canary {
             session: None,
             lost: false,
             lease: None,
+            subject: None,
             message: format!(
                 "no Python ran for {:.1} s: something held the GIL; the main thread is at\n{}",
                 waited.as_secs_f64(),

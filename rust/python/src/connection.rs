@@ -492,6 +492,9 @@ impl Connection {
                 Level::Error => 40,
             };
             let session = event.session.map(|id| id.to_string());
+            let subject = event
+                .subject
+                .map(|subject| (subject.machine.to_string(), subject.process, subject.token));
             list.append((
                 level,
                 event.source,
@@ -499,6 +502,7 @@ impl Connection {
                 event.lost,
                 event.message,
                 event.lease,
+                subject,
             ))?;
         }
         Ok(Some(list))

@@ -233,6 +233,21 @@ impl Transaction {
         self.inner.try_lock().map_or(0, |inner| inner.tx.attempts())
     }
 
+    /// The SQLSTATE of what went wrong last in the attempt that has just ended, or None.
+    #[getter]
+    fn last_sqlstate(&self) -> Option<String> {
+        let inner = self.inner.try_lock().ok()?;
+        inner.tx.last_sqlstate().map(str::to_owned)
+    }
+
+    /// "serializable", "repeatable read" or "read committed".
+    #[getter]
+    fn isolation(&self) -> &'static str {
+        self.inner
+            .try_lock()
+            .map_or("", |inner| inner.tx.isolation().name())
+    }
+
     /// True between begin and conclude.
     #[getter]
     fn running(&self) -> bool {

@@ -7,12 +7,11 @@ import asyncio
 
 # end async only
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bmdb import _core
+from bmdb import _core, logs
 from bmdb._async.connection import AsyncConnection
 from bmdb._async.work import AsyncWork
 from bmdb._core import Backoff
@@ -34,7 +33,7 @@ from bmdb.loops.loop import Loop
 from bmdb.loops.outcome import cause_of, clean, parts_of, wished
 from bmdb.loops.state import State
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 
 class AsyncCrew(Unique):
@@ -136,12 +135,20 @@ class AsyncCrew(Unique):
                     # end async only
                     await self._carry_out(work)
         except (LeaseLostError, SessionExpiredError) as error:
-            _LOGGER.warning("loop %s lost machine %s: %s", self.loop.name, work.machine, error)
+            _LOGGER.warning(
+                "loop %s lost machine %s: %s", self.loop.name, work.machine, error, extra=logs.about(work).extra
+            )
         except WorkStateError as error:
             # Given back while the function was running on, because the runner stops.
             if not self.bell.stopped:
                 raise
-            _LOGGER.warning("loop %s ended machine %s too late: %s", self.loop.name, work.machine, error)
+            _LOGGER.warning(
+                "loop %s ended machine %s too late: %s",
+                self.loop.name,
+                work.machine,
+                error,
+                extra=logs.about(work).extra,
+            )
         finally:
             # async only
             self._busy.discard(_task())

@@ -10,10 +10,10 @@ import asyncio
 # import threading
 #
 # end sync only
-import logging
 import random
 from typing import Any
 
+from bmdb import logs
 from bmdb._async.connection import AsyncConnection
 from bmdb._async.session import AsyncSession
 from bmdb.errors import Error
@@ -22,7 +22,7 @@ from bmdb.loops.bell import Bell
 from bmdb.loops.loop import Loop
 from bmdb.loops.state import State
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds: about so long after a loss, doubling with each failure to start, up to the second.
 PAUSE = 1.0
@@ -57,7 +57,8 @@ class AsyncKeeper(Unique):
                 if self._session is not None:
                     if not self._session.expired:
                         return self._session
-                    _LOGGER.warning("loop %s: its session is lost, another is started", self._loop.name)
+                    extra = logs.About(str(self._session.uuid)).extra
+                    _LOGGER.warning("loop %s: its session is lost, another is started", self._loop.name, extra=extra)
                     self._drop()
                     self._failures = 1
                 if self._failures:
@@ -93,4 +94,5 @@ class AsyncKeeper(Unique):
             try:
                 await session.close()
             except Error as error:
-                _LOGGER.warning("loop %s: its session could not be closed: %s", self._loop.name, error)
+                extra = logs.About(str(session.uuid)).extra
+                _LOGGER.warning("loop %s: its session could not be closed: %s", self._loop.name, error, extra=extra)

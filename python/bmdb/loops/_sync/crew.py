@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bmdb import _core
+from bmdb import _core, logs
 from bmdb._core import Backoff
 from bmdb._sync.connection import Connection
 from bmdb._sync.work import Work
@@ -31,7 +30,7 @@ from bmdb.loops.loop import Loop
 from bmdb.loops.outcome import cause_of, clean, parts_of, wished
 from bmdb.loops.state import State
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 
 class Crew(Unique):
@@ -117,12 +116,20 @@ class Crew(Unique):
                 if not self.bell.stopped:
                     self._carry_out(work)
         except (LeaseLostError, SessionExpiredError) as error:
-            _LOGGER.warning("loop %s lost machine %s: %s", self.loop.name, work.machine, error)
+            _LOGGER.warning(
+                "loop %s lost machine %s: %s", self.loop.name, work.machine, error, extra=logs.about(work).extra
+            )
         except WorkStateError as error:
             # Given back while the function was running on, because the runner stops.
             if not self.bell.stopped:
                 raise
-            _LOGGER.warning("loop %s ended machine %s too late: %s", self.loop.name, work.machine, error)
+            _LOGGER.warning(
+                "loop %s ended machine %s too late: %s",
+                self.loop.name,
+                work.machine,
+                error,
+                extra=logs.about(work).extra,
+            )
         finally:
             self._held.discard(work)
             self.state.ended(work.state)

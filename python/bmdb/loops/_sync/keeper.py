@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from typing import Any
 
+from bmdb import logs
 from bmdb._sync.connection import Connection
 from bmdb._sync.session import Session
 from bmdb.errors import Error
@@ -16,7 +16,7 @@ from bmdb.loops.bell import Bell
 from bmdb.loops.loop import Loop
 from bmdb.loops.state import State
 
-_LOGGER = logging.getLogger("bmdb.loops")
+_LOGGER = logs.logger("bmdb.loops")
 
 # Seconds: about so long after a loss, doubling with each failure to start, up to the second.
 PAUSE = 1.0
@@ -46,7 +46,8 @@ class Keeper(Unique):
                 if self._session is not None:
                     if not self._session.expired:
                         return self._session
-                    _LOGGER.warning("loop %s: its session is lost, another is started", self._loop.name)
+                    extra = logs.About(str(self._session.uuid)).extra
+                    _LOGGER.warning("loop %s: its session is lost, another is started", self._loop.name, extra=extra)
                     self._drop()
                     self._failures = 1
                 if self._failures:
@@ -80,4 +81,5 @@ class Keeper(Unique):
             try:
                 session.close()
             except Error as error:
-                _LOGGER.warning("loop %s: its session could not be closed: %s", self._loop.name, error)
+                extra = logs.About(str(session.uuid)).extra
+                _LOGGER.warning("loop %s: its session could not be closed: %s", self._loop.name, error, extra=extra)

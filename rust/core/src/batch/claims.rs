@@ -397,6 +397,7 @@ impl Claims {
                     Event::Slept
                 }
                 Action::Finish(Verdict::Exhausted { attempts }) => {
+                    self.session.metrics().on_transaction_exhausted();
                     return Err(Error::RetriesExhausted {
                         attempts,
                         last: last.map(Box::new),

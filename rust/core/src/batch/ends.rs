@@ -228,10 +228,16 @@ impl Ends {
                         Error::ConnectionFailed("the end could not be sent".to_owned())
                     });
                     let error = match verdict {
-                        Verdict::Exhausted { attempts } => Error::RetriesExhausted {
-                            attempts,
-                            last: Some(Box::new(error)),
-                        },
+                        Verdict::Exhausted { attempts } => {
+                            for entry in entries.iter().take(size) {
+                                let session = entry.job.end.work().session();
+                                session.metrics().on_transaction_exhausted();
+                            }
+                            Error::RetriesExhausted {
+                                attempts,
+                                last: Some(Box::new(error)),
+                            }
+                        }
                         _ => error,
                     };
                     return self.given_up(entries, size, error).await;
