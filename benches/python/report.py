@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import pygal
 from pygal.style import Style
 
 from .rounds import Spread
+
+# pygal leaves a finder of the old kind behind, at which others stumble that look for modules.
+sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
 
 
 @dataclass(frozen=True)

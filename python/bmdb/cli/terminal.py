@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -23,6 +22,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from bmdb.unseen import SUMMARY_LENGTH, said, visible
 
 __all__ = [
     "SUMMARY_LENGTH",
@@ -35,23 +36,7 @@ __all__ = [
     "visible",
 ]
 
-SUMMARY_LENGTH = 72
-# Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _GAP = 2
-
-
-def visible(text: str) -> str:
-    """The text with every character that a terminal would act on, or not show, written as its escape."""
-    return "".join(_escaped(mark) if unicodedata.category(mark) in _UNSEEN else mark for mark in text)
-
-
-def _escaped(mark: str) -> str:
-    code = ord(mark)
-    if mark in _SHORT:
-        return _SHORT[mark]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def one_line(text: str) -> str:
@@ -61,12 +46,7 @@ def one_line(text: str) -> str:
 
 def summary(cause: str) -> str:
     """A cause in a few words: its first line, or the last one of a Python traceback, cut to SUMMARY_LENGTH."""
-    lines = [line for line in cause.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    traceback = lines[0].lstrip().startswith("Traceback (most recent call last)")
-    # What is cut off need not be looked at; the longest escape takes ten characters.
-    shown = one_line(lines[-1 if traceback else 0][: 10 * SUMMARY_LENGTH])
+    shown = visible(said(cause))
     return shown if len(shown) <= SUMMARY_LENGTH else shown[: SUMMARY_LENGTH - 1] + "…"
 
 

@@ -7,12 +7,12 @@ import hmac
 import ipaddress
 import re
 import secrets
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from starlette.types import Scope
 
 from bmdb.errors import ConfigError
+from bmdb.unseen import is_seen
 
 __all__ = ["LOOPBACK", "LOOPBACK_HOSTS", "Access", "Misuse", "name_from", "new_token"]
 
@@ -23,8 +23,6 @@ LONGEST_NAME = 100
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
-# What is no name's: control and format characters, surrogates, private use, unassigned, ends of lines and paragraphs.
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -48,7 +46,7 @@ def name_from(text: str) -> str:
     name = text.strip()
     if not name or len(name) > LONGEST_NAME:
         raise ValueError(f"a name has 1 to {LONGEST_NAME} characters")
-    if any(unicodedata.category(mark) in _UNSEEN for mark in name):
+    if not all(is_seen(mark) for mark in name):
         raise ValueError("a name must consist of characters that can be seen")
     return name
 

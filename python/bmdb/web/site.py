@@ -17,7 +17,6 @@ from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import NoMatchFound
 
 import bmdb
 from bmdb.web import charts, texts
@@ -169,12 +168,7 @@ def link(request: Request, route: str, /, query: Mapping[str, Any] | None = None
     wanted = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
     # Processes and providers may have any name: nothing of one may be taken for another part of the path.
     parts = {name: quote(value, safe="") if isinstance(value, str) else value for name, value in path.items()}
-    try:
-        below = str(app.url_path_for(route, **parts))
-    except NoMatchFound:
-        # A page that this app leaves out: what would lead there leads to the fleet.
-        below = "/"
-    url = request.scope.get("root_path", "") + below
+    url = request.scope.get("root_path", "") + str(app.url_path_for(route, **parts))
     return f"{url}?{urlencode(wanted, doseq=True)}" if wanted else url
 
 

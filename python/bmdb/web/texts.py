@@ -6,25 +6,15 @@ sequence or a control character is shown as what it is; Jinja escapes what HTML 
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
+from bmdb.unseen import SUMMARY_LENGTH, said, visible
+
 __all__ = ["SUMMARY_LENGTH", "age", "duration", "left", "lines", "moment", "summary", "visible", "written"]
 
-# Control, format (bidi marks, zero-width characters, tags), surrogate, private, unassigned; line and paragraph ends.
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-SUMMARY_LENGTH = 72
-
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def visible(text: str, keep: str = "") -> str:
-    """The text with every character that a browser would act on without showing it written as its escape."""
-    return "".join(
-        mark if mark in keep or unicodedata.category(mark) not in _UNSEEN else _escaped(mark) for mark in text
-    )
 
 
 def written(value: object) -> object:
@@ -72,19 +62,10 @@ def lines(text: str) -> Markup:
 
 def summary(cause: str, length: int = SUMMARY_LENGTH) -> str:
     """A cause in a few words: its first line, or the last one of a Python traceback, cut to so many characters."""
-    said = [line for line in cause.splitlines() if line.strip()]
-    if not said:
-        return ""
-    traceback = said[0].lstrip().startswith("Traceback (most recent call last)")
-    shown = " ".join(said[-1 if traceback else 0][: 10 * length].split())
+    shown = said(cause, length)
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def moment(then: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def _escaped(mark: str) -> str:
-    code = ord(mark)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
