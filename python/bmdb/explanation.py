@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -127,7 +128,9 @@ def literal(value: object) -> str:
 
     if isinstance(value, dict):
         return f"{literal(json.dumps(value))}::jsonb"
-    return sql.Literal(value).as_string(None)
+    written = sql.Literal(value).as_string(None)
+    # A cast binds more tightly than a sign.
+    return f"({written.strip()})" if isinstance(value, int | float | Decimal) and value < 0 else written
 
 
 def _at(moment: str) -> str:

@@ -38,6 +38,14 @@ _PAUSE = 60.0
 _NOT_HERE = {"42501", "25006", "42P01"}
 # What happened in the last hour settles how transactions ended whose COMMIT was not answered.
 _SHORTEST_HISTORY = timedelta(hours=1)
+# Longer than there have been databases.
+_LONGEST_HISTORY = timedelta(days=100 * 365)
+
+# An eligibility without parameters under its fingerprint, and when a worker last asked by it.
+_Wanted = tuple[str, Eligibility, datetime | None]
+# What to ask about one machine: whether it meets an eligibility, and its place among others, unless a tag is not there.
+_Question = tuple[str, str | None]
+_Answer = tuple[Row, Row | None]
 
 
 class Operators(Unique):
@@ -51,57 +59,70 @@ class Operators(Unique):
         """Whether the process may have this machine now, and every reason why not; `str()` of it is for people.
 
         Who has leased it, for this process or one that excludes it; its backoff; holds; quarantine; and which of the
-        tags and conditions that the process asks for it does not meet, by what workers have registered, or by the
+        tags and conditions that the process asks for it does not meet, by what its workers have registered, or by the
         eligibility of the `Process` given. An eligible machine gets its place among all that could be leased now. What
-        is decided in callbacks of workers cannot be told.
+        is decided in callbacks of workers cannot be told, and keeps nothing from being leasable.
 
-        Looks at one moment, and changes nothing. Costs what counting the machines that could be leased costs.
+        All of it is of one moment, unless what the process asks fails, and nothing is changed. Costs what counting the
+        machines that could be leased costs.
         """
         name = name_of(process)
         _core.check_process(name)
-        given = process.eligible if isinstance(process, Process) else None
+        wanted = self._wanted(name, process)
+        with Nesting(self._core):
+            asked = [(self._core.questions.about(eligibility)) for _, eligibility, _ in wanted]
+        questions = [(examined, placed) for examined, _, placed in asked]
 
-        def look(q: Queries) -> tuple[list[Row], list[RegisteredEligibility]]:
-            return q._core.call("explain_facts", (machine, name)), q.eligibilities(name)
+        def look(q: Queries) -> tuple[list[Row], list[_Answer]]:
+            facts = q._core.call("explain_facts", (machine, name))
+            return facts, [_examined(q, machine, name, question) for question in questions]
 
-        facts, declared = self._look(look)
-        wanted: list[tuple[str, Eligibility, datetime | None]] = [
-            (each.fingerprint, _eligibility(each), each.seen) for each in declared
-        ]
-        if given is not None and given.fingerprint not in {each.fingerprint for each in declared}:
-            wanted.append((given.fingerprint, _written(given), None))
+        answers: list[_Answer | DatabaseError] = []
+        try:
+            facts, told = self._look(look)
+            answers += told
+        except DatabaseError:
+            # It may be one of them alone.
+            facts = self._look(lambda q: q._core.call("explain_facts", (machine, name)))
+            for question in questions:
+                answers.append(self._answered(machine, name, question))
         found: list[list[Clause]] = []
-        for fingerprint, eligibility, seen in wanted:
-            try:
-                answer, place = self._examined(machine, name, eligibility)
-            except DatabaseError as error:
-                text = f"what {name} asks of machines cannot be answered: {error}"
-                found.append([Clause("tag", True, text, {"eligibility": fingerprint, "sqlstate": error.sqlstate})])
-                continue
-            found.append(conditions(name, fingerprint, eligibility, answer, place, seen))
+        for (fingerprint, eligibility, seen), answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, DatabaseError):
+                text = f"what {name} asks of machines cannot be answered: {answer}"
+                found.append([Clause("tag", True, text, {"eligibility": fingerprint, "sqlstate": answer.sqlstate})])
+            else:
+                found.append(conditions(name, fingerprint, eligibility, *answer, seen))
         kinds = [(row[0], row[1]) for row in facts]
         if not wanted:
             found.append([unregistered(name, any(kind == "process" for kind, _ in kinds))])
         return explained(machine, name, kinds, found)
 
-    def _examined(self, machine: UUID, name: str, eligibility: Eligibility) -> tuple[Row, Row | None]:
-        with Nesting(self._core):
-            examined, _, placed = self._core.questions.about(eligibility)
+    def _wanted(self, name: str, process: str | Process) -> list[_Wanted]:
+        """What the process asks of machines, by itself or by what its workers have registered, and when they asked."""
+        declared = self.eligibilities(name)
+        if isinstance(process, Process) and process.eligible is not None:
+            fingerprint = process.eligible.fingerprint
+            seen = next((each.seen for each in declared if each.fingerprint == fingerprint), None)
+            return [(fingerprint, _written(process.eligible), seen)]
+        return [(each.fingerprint, _eligibility(each), each.seen) for each in declared]
 
-        def look(q: Queries) -> tuple[Row, Row | None]:
-            [answer] = q.fetch(examined, machine)
-            if placed is None or not answer.eligible:
-                return answer, None
-            return answer, q.fetch_one(placed, name, machine)
-
-        return self._look(look)
+    def _answered(self, machine: UUID, name: str, question: _Question) -> _Answer | DatabaseError:
+        try:
+            return self._look(lambda q: _examined(q, machine, name, question))
+        except DatabaseError as error:
+            return error
 
     def registered(self) -> list[RegisteredProcess]:
         """The processes that workers have registered, by name: their exclusions, crash backoffs and quarantines."""
         return self._look(lambda q: q.processes())
 
     def eligibilities(self, process: str | Process | None = None) -> list[RegisteredEligibility]:
-        """What workers of this process, or of all, ask of machines, as they have registered it."""
+        """What workers of this process, or of all, ask of machines, as they have registered it.
+
+        Leaves out what nobody has asked by for an hour while other workers of the process were asking: a newer
+        definition has come in its place.
+        """
         name = None if process is None else name_of(process)
         return self._look(lambda q: q.eligibilities(name))
 
@@ -121,29 +142,30 @@ class Operators(Unique):
     def backlog(self, process: str | Process) -> int | None:
         """How many machines workers of the process could lease now, by any eligibility that they have registered.
 
-        None when none is registered. What keeps a machine from being leased counts here as it does for a claim, since
-        the query is made from the claim's. Raises ValueError for a tag that is not there any more.
+        Of a `Process` that says what it asks, by that alone. None when nothing says it. What keeps a machine from being
+        leased counts here as it does for a claim, since the query is made from the claim's. Raises ValueError for a tag
+        that is not there any more.
         """
         name = name_of(process)
-        sql = self._backlog_sql(name)
+        sql = self._backlog_sql(process)
         if sql is None:
             return None
         count: int = self._look(lambda q: q.fetch_value(sql, name))
         return count
 
-    def _backlog_sql(self, name: str) -> str | None:
-        """The query that counts the machines that workers of process `$1` could lease now; None: none is registered."""
-        declared = self.eligibilities(name)
-        if not declared:
+    def _backlog_sql(self, process: str | Process) -> str | None:
+        """The query that counts the machines that workers of process `$1` could lease now; None: nothing says which."""
+        wanted = self._wanted(name_of(process), process)
+        if not wanted:
             return None
         with Nesting(self._core):
-            return self._core.questions.backlog([_eligibility(each) for each in declared])
+            return self._core.questions.backlog([eligibility for _, eligibility, _ in wanted])
 
     def prune_history(self, older_than: timedelta, *, limit: int = 10_000) -> Pruned:
         """Removes history from longer ago, by the database's clock, and tells how much; call until that is nothing.
 
-        Months that are wholly older are dropped at once, where this role owns them and nobody is in the way; of the
-        rest at most `limit` rows go in one call, so that no transaction is long.
+        A month that is wholly older is dropped at once, one in each call, where this role owns it and nobody is in the
+        way; of the rest at most `limit` rows go in one call. So nobody who records what happens waits for long.
 
         Raises ValueError for less than an hour, as the last events tell how work ended whose COMMIT was not answered;
         DatabaseError with the sqlstate 42501 for a role that may not delete history.
@@ -154,6 +176,8 @@ class Operators(Unique):
             raise ValueError("history is kept for an hour at least: it tells how work ended whose COMMIT was lost")
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
+        if older_than > _LONGEST_HISTORY:
+            return Pruned(0, [])
         seconds = older_than.total_seconds()
 
         def prune(q: Queries) -> Pruned:
@@ -299,6 +323,14 @@ class Operators(Unique):
         """Runs `fn` on one snapshot in which nothing can be written; each statement may take `seconds`."""
         step = None if tracing.observer is None else tracing.observer.step("read", self)
         return run(self._core, self._core.unfenced(seconds, True), fn, step=step)
+
+
+def _examined(q: Queries, machine: UUID, name: str, question: _Question) -> _Answer:
+    examined, placed = question
+    [answer] = q.fetch(examined, machine)
+    if placed is None or not answer.eligible:
+        return answer, None
+    return answer, q.fetch_one(placed, name, machine)
 
 
 def _held(process: str | Process | None) -> str:

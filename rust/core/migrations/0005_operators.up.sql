@@ -26,18 +26,42 @@ CREATE TABLE process_eligibility (
 );
 
 -- History by months (UTC), so that an old month goes at once. What there is becomes the first partition, however old it is.
-ALTER TABLE work_history RENAME TO work_history_before;
-ALTER INDEX work_history_machine_idx RENAME TO work_history_before_machine_idx;
-CREATE TABLE work_history (
-    machine_id uuid NOT NULL,
-    process text NOT NULL,
-    event text NOT NULL,
-    "timestamp" timestamptz NOT NULL DEFAULT clock_timestamp(),
-    failed_cause text,
-    session_id uuid,
-    component text,
-    token bigint
-) PARTITION BY RANGE ("timestamp");
+-- Views that read history read the new table then.
+DO $$
+DECLARE
+    definitions text[];
+    view record;
+BEGIN
+    FOR view IN
+        SELECT DISTINCT v.oid, format('%I.%I', n.nspname, v.relname) AS name, v.relkind, v.reloptions, pg_get_viewdef(v.oid) AS definition
+        FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid JOIN pg_class AS v ON v.oid = r.ev_class
+        JOIN pg_namespace AS n ON n.oid = v.relnamespace
+        WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+            AND d.refobjid = 'work_history'::regclass AND v.relkind IN ('v', 'm')
+    LOOP
+        IF view.relkind = 'm' THEN
+            RAISE EXCEPTION 'the materialized view % reads work_history: drop it, and make it anew after the migration', view.name;
+        END IF;
+        definitions := definitions || format('CREATE OR REPLACE VIEW %s%s AS %s', view.name,
+            coalesce(' WITH (' || array_to_string(view.reloptions, ', ') || ')', ''), view.definition);
+    END LOOP;
+    ALTER TABLE work_history RENAME TO work_history_before;
+    ALTER INDEX work_history_machine_idx RENAME TO work_history_before_machine_idx;
+    CREATE TABLE work_history (
+        machine_id uuid NOT NULL,
+        process text NOT NULL,
+        event text NOT NULL,
+        "timestamp" timestamptz NOT NULL DEFAULT clock_timestamp(),
+        failed_cause text,
+        session_id uuid,
+        component text,
+        token bigint
+    ) PARTITION BY RANGE ("timestamp");
+    FOR i IN 1 .. coalesce(cardinality(definitions), 0) LOOP
+        EXECUTE definitions[i];
+    END LOOP;
+END
+$$;
 CREATE INDEX work_history_machine_idx ON work_history (machine_id, "timestamp");
 -- For the pages of sessions, and for what happened in the last hour.
 CREATE INDEX work_history_session_idx ON work_history (session_id, "timestamp");
@@ -67,7 +91,7 @@ $make$;
 -- else does it an hour later, and months before it matters.
 DO $make$
 BEGIN
-    EXECUTE replace($text$
+    EXECUTE replace(replace($text$
 CREATE FUNCTION {schema}.work_history_ahead() RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
@@ -90,15 +114,15 @@ BEGIN
         name := 'work_history_' || to_char(month, 'YYYY_MM');
         BEGIN
             EXECUTE format(
-                'CREATE TABLE {schema}.%I (LIKE {schema}.work_history INCLUDING DEFAULTS) WITH (autovacuum_vacuum_insert_scale_factor = 0, '
+                'CREATE TABLE {template}.%I (LIKE {template}.work_history INCLUDING DEFAULTS) WITH (autovacuum_vacuum_insert_scale_factor = 0, '
                 'autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0)', name);
             -- What came while there was no partition for it moves.
             LOCK TABLE {schema}.work_history_other IN ACCESS EXCLUSIVE MODE;
             EXECUTE format(
-                'WITH moved AS (DELETE FROM {schema}.work_history_other WHERE "timestamp" >= %L AND "timestamp" < %L RETURNING *) '
-                'INSERT INTO {schema}.%I SELECT * FROM moved', month, month + interval '1 month', name);
+                'WITH moved AS (DELETE FROM {template}.work_history_other WHERE "timestamp" >= %L AND "timestamp" < %L RETURNING *) '
+                'INSERT INTO {template}.%I SELECT * FROM moved', month, month + interval '1 month', name);
             EXECUTE format(
-                'ALTER TABLE {schema}.work_history ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
+                'ALTER TABLE {template}.work_history ATTACH PARTITION {template}.%I FOR VALUES FROM (%L) TO (%L)',
                 name, month, month + interval '1 month');
             made := made + 1;
         EXCEPTION
@@ -109,12 +133,12 @@ BEGIN
     RETURN made;
 END
 $$
-    $text$, '{schema}', quote_ident(current_schema()));
+    $text$, '{template}', replace(quote_ident(current_schema()), '%', '%%')), '{schema}', quote_ident(current_schema()));
 END
 $make$;
 
--- Removes history from before a time: drops the partitions that are wholly older, where the caller owns the table, and deletes up to
--- `most` rows of the others. With the caller's rights.
+-- Removes history from before a time: deletes up to `most` rows, or drops a partition that is wholly older, where the caller owns it; then
+-- it stops, since that locks history until the end of the transaction. With the caller's rights.
 DO $make$
 BEGIN
     EXECUTE replace($text$
@@ -138,10 +162,10 @@ BEGIN
                 EXECUTE format('DROP TABLE %s', part.partition);
                 removed := removed + gone;
                 dropped := dropped || part.name;
-                CONTINUE;
+                RETURN;
             EXCEPTION
-                WHEN lock_not_available THEN
-                    NULL;  -- Somebody looks at history or writes it: its rows go one by one.
+                WHEN lock_not_available OR dependent_objects_still_exist THEN
+                    NULL;  -- Somebody looks at history or writes it, or a view needs this part: its rows go one by one.
             END;
         END IF;
         DELETE FROM {schema}.work_history AS h

@@ -318,27 +318,76 @@ fn leases_looked_at(text: &str) -> Option<&'static str> {
 
 /// The parts of an SQL text outside strings, quoted names and comments.
 fn code(text: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let next = ["'", "\"", "--", "/*", "$$"]
-            .iter()
-            .filter_map(|mark| rest.find(mark).map(|at| (at, *mark)))
-            .min();
-        let Some((at, mark)) = next else {
-            parts.push(rest);
-            break;
-        };
-        parts.push(&rest[..at]);
-        let end = match mark {
-            "--" => "\n",
-            "/*" => "*/",
-            other => other,
-        };
-        let inside = &rest[at + mark.len()..];
-        rest = inside.find(end).map_or("", |to| &inside[to + end.len()..]);
+    let bytes = text.as_bytes();
+    let (mut parts, mut begun, mut at) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        match end_of_quoted(bytes, at) {
+            Some(end) => {
+                parts.push(&text[begun..at]);
+                (begun, at) = (end, end);
+            }
+            None => at += 1,
+        }
     }
+    parts.push(&text[begun..]);
     parts
+}
+
+/// Where the string, quoted name or comment ends that begins here; at the text's end if it does not end.
+fn end_of_quoted(text: &[u8], at: usize) -> Option<usize> {
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80;
+    let follows_name = |at: usize| at > 0 && named(&text[at - 1]);
+    let find = |mark: &[u8], from: usize| {
+        let found = text[from..]
+            .windows(mark.len())
+            .position(|part| part == mark);
+        found.map_or(text.len(), |to| from + to + mark.len())
+    };
+    match text[at..] {
+        [b'\'', ..] => {
+            let escapes =
+                at > 0 && text[at - 1].eq_ignore_ascii_case(&b'e') && !follows_name(at - 1);
+            Some(end_of_string(text, at + 1, escapes))
+        }
+        [b'"', ..] => Some(find(b"\"", at + 1)),
+        [b'-', b'-', ..] => Some(find(b"\n", at + 2)),
+        [b'/', b'*', ..] => Some(end_of_comment(text, at + 2)),
+        [b'$', ..] if !follows_name(at) => {
+            let tag = text[at + 1..].iter().take_while(|byte| named(byte)).count();
+            let mark = text.get(at..at + tag + 2)?;
+            let is_tag = mark.ends_with(b"$") && !mark[1].is_ascii_digit();
+            is_tag.then(|| find(mark, at + mark.len()))
+        }
+        _ => None,
+    }
+}
+
+fn end_of_string(text: &[u8], mut at: usize, escapes: bool) -> usize {
+    while at < text.len() {
+        match text[at..] {
+            [b'\\', _, ..] if escapes => at += 2,
+            [b'\'', b'\'', ..] => at += 2,
+            [b'\'', ..] => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Comments of this kind may stand inside one another.
+fn end_of_comment(text: &[u8], mut at: usize) -> usize {
+    let mut depth = 1;
+    while at < text.len() {
+        match text[at..] {
+            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
+            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
 }
 
 /// The numbers of the parameters that a part of a text refers to.

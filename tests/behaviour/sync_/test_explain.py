@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -213,19 +214,58 @@ def test_what_nobody_can_know_is_said(fleet: Fleet) -> None:
     assert (missing.leasable, [clause.kind for clause in missing.clauses]) == (False, ["machine"])
 
 
-def test_parameters_are_written_into_what_is_registered(connection: bmdb.Connection) -> None:
-    values = ("it's \\ $1", 7, -3, [uuid4()], {"a": "b'"}, datetime(2026, 1, 2, tzinfo=UTC))
-    where = (
-        "provider = $1 AND 1 = $2::int AND 2 -$3::int = 5 AND machine_id = ANY($4) AND '{}' = $5::jsonb AND now() > $6"
-    )
-    wanted = bmdb.eligible(having=("provided",), where=where, params=values)
-    connection.register(bmdb.Process("params", eligible=wanted))
-    [kept] = connection.eligibilities()
+@pytest.mark.parametrize(
+    ("where", "params"),
+    [
+        ("$1::smallint < 0", (-(2**15),)),
+        ("$1::bigint < 0 AND $2::bigint::text = '-5'", (-(2**63), -5)),
+        ("2 -$1::int = 5 AND $2::float8 < 0", (-3, -1.5)),
+        (r"$1::text = E'it\'s \\ $1'", (r"it's \ $1",)),
+        ("$1::text = $a$it's $1$a$ -- $1", ("it's $1",)),
+        ("$1::jsonb ->> 'a' = 'b''' AND $2::numeric < 0", ({"a": "b'"}, Decimal("-1.50"))),
+        ("machine_id <> ALL ($1) AND now() > $2", ([UUID(int=0)], datetime(2026, 1, 2, tzinfo=UTC))),
+    ],
+)
+def test_parameters_are_written_into_what_is_registered(fleet: Fleet, where: str, params: tuple[object, ...]) -> None:
+    """A claim, which sends them beside the text, and what is told of it without them must agree."""
+    wanted = bmdb.eligible(having=("provided",), where=where, params=params)
+    work = fleet.session.work("params", wanted)
+    work.cancel()
+    [kept] = fleet.connection.eligibilities("params")
     assert kept.fingerprint == wanted.fingerprint and kept.version == bmdb.__version__
-    assert "$" not in (kept.condition or "").replace("it''s \\\\ $1", "")
-    statement = connection.eligibility_sql(kept)
-    assert connection._read(lambda q: q.fetch(statement)) == []
-    assert connection.backlog("params") == 0
+    assert fleet.connection.explain(fleet.machine, "params").leasable
+    assert fleet.connection.backlog("params") == 1
+    statement = fleet.connection.eligibility_sql(kept)
+    assert fleet.connection._read(lambda q: q.fetch_value(statement)) == fleet.machine
+
+
+def test_a_former_definition_does_not_count_once_workers_ask_by_another(fleet: Fleet) -> None:
+    def declared(where: str) -> bmdb.Process:
+        return bmdb.Process("renewed", eligible=bmdb.eligible(having=("provided",), where=where))
+
+    fleet.connection.register(declared("true"))
+    fleet.connection.register(declared("false"))
+    assert fleet.connection.backlog("renewed") == 1, "for an hour workers of both may be there"
+    assert fleet.connection.backlog(declared("false")) == 0
+    assert not fleet.connection.explain(fleet.machine, declared("false")).leasable
+    fleet.sql.execute("UPDATE process_eligibility SET seen = now() - interval '61 minutes' WHERE condition = 'true'")
+    assert fleet.connection.backlog("renewed") == 0
+    assert not fleet.connection.explain(fleet.machine, "renewed").leasable
+    fleet.sql.execute("UPDATE process_eligibility SET seen = seen - interval '30 days'")
+    assert fleet.connection.backlog("renewed") == 0, "that nobody asks changes nothing"
+
+
+def test_losses_and_failures_are_counted_from_the_last_release(fleet: Fleet) -> None:
+    quarantined(fleet)
+    assert fleet.connection.release_quarantine(fleet.machine, "install")
+    fleet.session.work("install", lambda q: [fleet.machine]).fail("again", bmdb.Backoff(600))
+    [clause] = fleet.connection.explain(fleet.machine, "install").clauses
+    assert (clause.kind, clause.facts["failures"]) == ("backoff", 1)
+    fleet.connection.clear_backoff(fleet.machine, "install", **WHY)
+    quarantined(fleet)
+    clauses = fleet.connection.explain(fleet.machine, "install").clauses
+    [told] = [clause for clause in clauses if clause.kind == "quarantine"]
+    assert len(told.facts["lost"]) == told.facts["losses"] == 1
 
 
 def test_registered_processes_are_told_with_what_their_workers_say(fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.conftest import MakeMachines, MakeRole
 
 import bmdb
@@ -160,3 +161,57 @@ def test_a_history_from_before_becomes_a_partition(empty_database: str) -> None:
                 assert one(sql, "SELECT work_history_ahead()") == 0
             finally:
                 sql.execute("DROP OWNED BY bmdb_history_reader; DROP ROLE bmdb_history_reader")
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_views_of_history_read_the_new_table(empty_database: str, rows: int) -> None:
+    with bmdb.connect(empty_database, component="test") as connection:
+        connection.migrate(4)
+        with psycopg.connect(empty_database, autocommit=True) as sql:
+            [machine] = one(sql, "INSERT INTO machines DEFAULT VALUES RETURNING ARRAY[machine_id]")
+            sql.execute(
+                'CREATE VIEW "my events" WITH (security_invoker = true) AS SELECT h.event FROM work_history AS h;'
+                ' CREATE VIEW above AS SELECT event FROM "my events"'
+            )
+            for _ in range(rows):
+                sql.execute(OLD.format("1 minute").encode(), [machine])
+            connection.migrate()
+            sql.execute(OLD.format("-40 days").encode(), [machine])
+            assert one(sql, "SELECT count(*) FROM above") == rows + 1
+            assert one(sql, "SELECT reloptions FROM pg_class WHERE relname = 'my events'") == ["security_invoker=true"]
+
+
+def test_a_materialized_view_of_history_is_named_before_anything_is_done(empty_database: str) -> None:
+    with bmdb.connect(empty_database, component="test") as connection:
+        connection.migrate(4)
+        with psycopg.connect(empty_database, autocommit=True) as sql:
+            sql.execute("CREATE MATERIALIZED VIEW mine AS SELECT event FROM work_history")
+            with pytest.raises(bmdb.MigrationError, match=r"public\.mine reads work_history: drop it"):
+                connection.migrate()
+            assert connection.schema_version() == 4
+            sql.execute("DROP MATERIALIZED VIEW mine")
+            assert connection.migrate() == 5
+
+
+def test_one_month_goes_at_a_time(
+    connection: bmdb.Connection, sql: Sql, machines: MakeMachines, old_month: str
+) -> None:
+    """Dropping one locks history until the transaction ends, so it is the last that is done in it."""
+    sql.execute(
+        "CREATE TABLE work_history_older PARTITION OF work_history"
+        " FOR VALUES FROM ('2024-12-01 00:00+00') TO ('2025-01-01 00:00+00')"
+    )
+    (machine,) = machines(1)
+    sql.execute(OLD.format("100 days").encode(), [machine])
+    pruned = [connection.prune_history(timedelta(days=90)) for _ in range(4)]
+    assert pruned == [(1, ["work_history_older"]), (0, [old_month]), (0, []), (0, [])]
+    assert connection.prune_history(timedelta.max) == (0, [])
+
+
+def test_a_schema_with_an_odd_name(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as sql:
+        sql.execute('CREATE SCHEMA "a%b C"')
+    odd = make_conninfo(empty_database, options='-c search_path="a%b\\ C"')
+    with bmdb.connect(odd, component="test", migrate=True) as connection:
+        assert connection.schema_version() == 5
+        assert connection.prune_history(timedelta(days=90)) == (0, [])

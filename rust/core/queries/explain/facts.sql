@@ -22,7 +22,7 @@ SELECT 'backoff', jsonb_build_object(
         SELECT count(*) FROM work_history AS h
         WHERE h.machine_id = b.machine_id AND h.process = b.process AND h.event IN ('Failed', 'Lost') AND h."timestamp" > coalesce((
             SELECT max(f."timestamp") FROM work_history AS f
-            WHERE f.machine_id = b.machine_id AND f.process = b.process AND f.event IN ('Finished', 'BackoffCleared')
+            WHERE f.machine_id = b.machine_id AND f.process = b.process AND f.event IN ('Finished', 'BackoffCleared', 'QuarantineReleased')
         ), '-infinity')
     )
 )
@@ -42,7 +42,7 @@ SELECT 'quarantine', jsonb_build_object(
         FROM (
             SELECT h."timestamp", h.session_id, h.component FROM work_history AS h
             WHERE h.machine_id = l.machine_id AND h.process = l.process AND h.event = 'Lost'
-            ORDER BY h."timestamp" DESC LIMIT 10
+            ORDER BY h."timestamp" DESC LIMIT least(l.losses, 10)
         ) AS r
     )
 )

@@ -253,6 +253,46 @@ mod tests {
     }
 
     #[test]
+    fn strings_of_all_kinds_are_no_code() {
+        let left_alone = [
+            r"E'a\'\\b$1'",
+            "'it''s $1'",
+            "$$ $1 $$",
+            "$tag$ ' $1 $$ $tag$",
+            "\"a $1\"",
+            "/* $1 /* $1 */ $1 */",
+            "-- $1\n",
+        ];
+        for text in left_alone {
+            let condition = format!("a = $1 AND b = {text} AND c = $1");
+            let wanted = Eligibility {
+                condition: Some(condition),
+                params: vec![Param::Int(5)],
+                ..eligibility()
+            };
+            wanted.check().unwrap();
+            assert_eq!(
+                wanted.written(&["5".to_owned()]).condition,
+                Some(format!("a = 5 AND b = {text} AND c = 5"))
+            );
+        }
+        // No string with escapes, since this E belongs to a name; no quote, since this dollar does.
+        for (text, written) in [
+            (r"name'\' || $1", r"name'\' || 5"),
+            ("a$b$ + $1", "a$b$ + 5"),
+        ] {
+            let wanted = Eligibility {
+                condition: Some(text.to_owned()),
+                ..eligibility()
+            };
+            assert_eq!(
+                wanted.written(&["5".to_owned()]).condition.as_deref(),
+                Some(written)
+            );
+        }
+    }
+
+    #[test]
     fn what_a_claim_asks_is_asked_of_all_machines() {
         let mut written = eligibility().written(&["'x'".to_owned()]);
         written.having.push("started".to_owned());
