@@ -7,7 +7,6 @@ on a connection of its own, through the same methods as in Python and in a termi
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 import bmdb
+from bmdb import logs
 from bmdb._async.queries import AsyncQueries
 from bmdb.model import ActiveWork, Hold, WorkBackoff, WorkLoss
 from bmdb.web.access import Misuse
@@ -38,7 +38,7 @@ PERIODS = {
     "7d": timedelta(days=7),
 }
 
-_logger = logging.getLogger("bmdb.web")
+_logger = logs.logger("bmdb.web")
 
 
 class Acting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import bmdb
+from bmdb import logs
 from bmdb.web.settings import Settings
 
 __all__ = ["Panel", "Problem", "Reading"]
@@ -23,7 +23,7 @@ PANEL_SECONDS = 2.5
 CONNECTIONS = 4
 
 _CANCELED = "57014"
-_logger = logging.getLogger("bmdb.web")
+_logger = logs.logger("bmdb.web")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import bmdb
+from bmdb import logs
 from bmdb.web import charts, texts
 from bmdb.web.catalogue import Catalogue
 from bmdb.web.reading import Panel, Problem, Reading
@@ -26,7 +26,7 @@ from bmdb.web.settings import Settings
 
 __all__ = ["Part", "Site", "here", "link", "site_of"]
 
-_logger = logging.getLogger("bmdb.web")
+_logger = logs.logger("bmdb.web")
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 
@@ -10,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from bmdb import logs
 from bmdb.web.access import Misuse, name_from
 from bmdb.web.security import LOGIN, LOGOUT
 from bmdb.web.site import site_of
@@ -19,7 +19,7 @@ __all__ = ["routes"]
 # A path on this server: what a browser would take for another server's address begins with two slashes.
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
-_logger = logging.getLogger("bmdb.web")
+_logger = logs.logger("bmdb.web")
 
 
 async def show(request: Request) -> Response:
