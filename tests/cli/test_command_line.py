@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -272,3 +273,9 @@ class TestDemo:
         monkeypatch.setattr(demo, "run", run)
         assert main(["demo"]) == 130
         assert capsys.readouterr() == ("", "")
+
+
+def test_a_closed_standard_output_is_no_crash() -> None:
+    closed = f"exec >&-; exec {shlex.quote(sys.executable)} -m bmdb --version"
+    done = subprocess.run(["bash", "-c", closed], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr

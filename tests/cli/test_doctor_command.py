@@ -170,6 +170,22 @@ class TestRole:
         assert finding.facts == {"table": table, "missing": [privilege]}
         assert str(finding.advice).startswith(f"GRANT {privilege} ON {table} TO ")
 
+    def test_a_role_that_may_do_nothing_is_told_all_that_it_lacks(self, worker: str, sql: Any) -> None:
+        sql.execute(texts.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(texts.Identifier(ROLE)))
+        found = examined(worker)
+        lacking = {finding.facts["table"] for finding in found["privileges"]}
+        assert {"bmdb_schema", "sessions", "work", "work_history"} <= lacking
+        assert {finding.level for finding in found["privileges"]} == {Level.PROBLEM}
+        for check in ("schema", "heartbeat"):
+            assert found[check][0].level is Level.PROBLEM
+            assert "what to GRANT" in str(found[check][0].advice)
+
+    def test_the_heartbeat_of_a_role_that_only_reads_unless_asked(
+        self, worker: str, set_role: Callable[[str], None]
+    ) -> None:
+        set_role("SET default_transaction_read_only = on")
+        assert only(worker, "heartbeat").level is Level.OK
+
     def test_what_workers_do_not_do_is_not_asked_for(self, worker: str, sql: Any) -> None:
         for less in (
             "DELETE ON work_history",

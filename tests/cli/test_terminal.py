@@ -107,6 +107,23 @@ class TestTables:
         assert time.process_time() - start < 3
         assert len(capsys.readouterr().out.splitlines()) == 10_001
 
+    def test_what_is_too_narrow_for_a_table_is_written_cell_by_cell(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        rows = [["a" * 36, "install", "two\nlines"], ["b" * 36, "wipe", ""]]
+        print_table(["MACHINE", "PROCESS", "CAUSE"], rows, fixed=frozenset({"MACHINE"}))
+        assert capsys.readouterr().out.splitlines() == [
+            "MACHINE  " + "a" * 36,
+            "PROCESS  install",
+            "CAUSE    two",
+            "         lines",
+            "",
+            "MACHINE  " + "b" * 36,
+            "PROCESS  wipe",
+            "CAUSE",
+        ]
+
     def test_fixed_columns_keep_whole_where_it_is_narrow(self, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", "60")
         name = str(UUID(int=7))

@@ -251,7 +251,7 @@ class AsyncOperators(Unique):
         gets a new one. A second hold for the same machine and process replaces the first. History says `Held`.
 
         Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an empty
-        owner or reason and for a naive datetime.
+        owner or reason, for a naive datetime and for one that has passed.
         """
         _who_and_why(owner, reason)
         if until is not None:

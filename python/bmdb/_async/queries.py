@@ -217,9 +217,12 @@ class AsyncQueries(Unique):
     ) -> None:
         """Keep workers of the process ('': of every process) away from the machine, in place of the hold that is there.
 
-        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine.
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an `until`
+        that has passed, by the clock.
         """
-        await self._core.call_count_async("work_hold", (machine, process, owner, reason, until, component))
+        held = await self._core.call_count_async("work_hold", (machine, process, owner, reason, until, component))
+        if held == 0:
+            raise ValueError(f"a hold until {until} would be over already: the hold that is there is left alone")
 
     async def release_hold(
         self, machine: UUID, process: str, component: str | None = None, cause: str | None = None

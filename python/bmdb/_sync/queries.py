@@ -218,9 +218,12 @@ class Queries(Unique):
     ) -> None:
         """Keep workers of the process ('': of every process) away from the machine, in place of the hold that is there.
 
-        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine.
+        Raises DatabaseError with constraint `work_hold_machine_fkey` for an unknown machine, ValueError for an `until`
+        that has passed, by the clock.
         """
-        self._core.call_count("work_hold", (machine, process, owner, reason, until, component))
+        held = self._core.call_count("work_hold", (machine, process, owner, reason, until, component))
+        if held == 0:
+            raise ValueError(f"a hold until {until} would be over already: the hold that is there is left alone")
 
     def release_hold(self, machine: UUID, process: str, component: str | None = None, cause: str | None = None) -> bool:
         """End the hold of the machine for the process ('': the one for every process); False when there was none."""

@@ -63,6 +63,12 @@ def web(
             f"with --allow-actions on {host} anybody could free machines: say --token-file or --trusted-header,"
             " or listen on 127.0.0.1"
         )
+    if trusted_proxies and trusted_header is None:
+        raise Refused("--trusted-proxy says whose header is believed: say --trusted-header, too")
+    if not is_loopback(host) and token is None and trusted_header is None:
+        print_error(
+            f"everybody who reaches {host} may look at the fleet: --token-file or --trusted-header keeps them out"
+        )
     consoles = dict(map(_provider, providers or ()))
     try:
         # By name, as they belong to another extra, which need not be there.
@@ -123,7 +129,10 @@ def _token(path: Path | None) -> str | None:
 def _provider(text: str) -> tuple[str, str]:
     name, equals, url = text.partition("=")
     if not (name and equals and url.startswith(("https://", "http://")) and "{provider_id}" in url):
-        raise Refused(f"--provider {text!r} is not like Equinix=https://console.example/devices/{{provider_id}}")
+        # Without what was given, which may look like a connection string and be hidden as one.
+        raise Refused(
+            "a --provider is not like NAME=https://…/{provider_id}, where {provider_id} stands for a machine's id there"
+        )
     return name, url
 
 

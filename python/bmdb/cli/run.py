@@ -31,6 +31,9 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises KeyboardInterrupt.
     """
+    if sys.stdout is None:
+        # Closed by whoever started this.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What the terminal's encoding lacks is shown by its number.

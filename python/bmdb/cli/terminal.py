@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _GAP = 2
+# A column that is squeezed further cannot be read.
+_NARROWEST = 8
 
 
 def one_line(text: str) -> str:
@@ -83,10 +85,21 @@ def _plain(value: object) -> Any:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
+def _print_records(columns: Sequence[str], rows: Iterable[Sequence[Sequence[str]]]) -> None:
+    label = max(map(cell_len, columns))
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        for column, lines in zip(columns, row, strict=True):
+            for name, line in zip_longest((column,), lines, fillvalue=""):
+                print(f"{set_cell_size(name, label)}{' ' * _GAP}{line}".rstrip())
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, fixed: frozenset[str] = frozenset()) -> None:
     """A table of cells that are already visible; what is not for a terminal is as wide as it has to be.
 
-    Where a terminal is too narrow, cells are wrapped, except those of the `fixed` columns, which keep to one line.
+    Where a terminal is too narrow, cells are wrapped, except those of the `fixed` columns, which stay whole; where
+    that is still too wide, each row is written as lines of its own, a cell after the other.
     """
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     cells = [[cell.split("\n") for cell in row] for row in (columns, *rows)]
@@ -98,6 +111,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, fixed:
             for lines in zip_longest(*row, fillvalue=""):
                 padded = (set_cell_size(line, width) for line, width in zip(lines, widths, strict=True))
                 print((" " * _GAP).join(padded).rstrip())
+        return
+    kept = (width if name in fixed else min(width, _NARROWEST) for name, width in zip(columns, widths, strict=True))
+    if sum(kept) + _GAP * (len(widths) - 1) > console.width:
+        _print_records(columns, cells[1:])
         return
     table = Table(box=None, pad_edge=False)
     for column in columns:

@@ -76,6 +76,7 @@ queries! {
     DOCTOR_TABLES = "doctor", "tables", Many;
     DOCTOR_TLS = "doctor", "tls", One;
     DOCTOR_TRIGGERS = "doctor", "triggers", Many;
+    DOCTOR_WRITE = "doctor", "write", One;
     EXPLAIN_BACKLOG = "explain", "backlog", One;
     EXPLAIN_FACTS = "explain", "facts", Many;
     EXPLAIN_PLACE = "explain", "place", One;

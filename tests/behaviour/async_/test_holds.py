@@ -119,3 +119,14 @@ async def test_what_makes_no_sense_is_refused(connection: bmdb.AsyncConnection, 
     with pytest.raises(ValueError, match="process"):
         await connection.hold(machine, "", owner="ada", reason="disk")
     assert await connection.holds() == []
+
+
+async def test_a_hold_that_would_be_over_already_is_refused_and_lifts_nothing(
+    connection: bmdb.AsyncConnection, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    await connection.hold(machine, owner="ada", reason="disk")
+    with pytest.raises(ValueError, match="would be over already"):
+        await connection.hold(machine, owner="bob", reason="oops", until=datetime.now(UTC) - timedelta(seconds=1))
+    assert [hold.owner for hold in await connection.holds(machine)] == ["ada"]
+    assert [event.event for event in await connection.history_of(machine)] == ["Held"]

@@ -111,3 +111,14 @@ def test_what_makes_no_sense_is_refused(connection: bmdb.Connection, machines: M
     with pytest.raises(ValueError, match="process"):
         connection.hold(machine, "", owner="ada", reason="disk")
     assert connection.holds() == []
+
+
+def test_a_hold_that_would_be_over_already_is_refused_and_lifts_nothing(
+    connection: bmdb.Connection, machines: MakeMachines
+) -> None:
+    (machine,) = machines(1)
+    connection.hold(machine, owner="ada", reason="disk")
+    with pytest.raises(ValueError, match="would be over already"):
+        connection.hold(machine, owner="bob", reason="oops", until=datetime.now(UTC) - timedelta(seconds=1))
+    assert [hold.owner for hold in connection.holds(machine)] == ["ada"]
+    assert [event.event for event in connection.history_of(machine)] == ["Held"]

@@ -38,6 +38,10 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
+# What a worker has to be able to do itself.
+_NEEDED = frozenset({"schema", "heartbeat"})
+
+
 def examine(conninfo: str | None) -> Iterator[Finding]:
     """Looks at the database and yields what it finds, one after the other.
 
@@ -66,7 +70,8 @@ def _examined(probe: Probe) -> Iterator[Finding]:
                 text = f"the connection broke: {_words(error)}"
                 yield problem("connection", text, "see the server's log, and run this again")
                 return
-            yield note(name, f"cannot be told: {_words(error)}", _advice(error), sqlstate=error.sqlstate)
+            tell = problem if name in _NEEDED else note
+            yield tell(name, f"cannot be told: {_words(error)}", _advice(name, error), sqlstate=error.sqlstate)
 
 
 @contextmanager
@@ -85,8 +90,10 @@ def _words(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
 
 
-def _advice(error: psycopg.Error) -> str:
+def _advice(name: str, error: psycopg.Error) -> str:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        if name in _NEEDED:
+            return "a worker needs it, too: see the findings on privileges for what to GRANT"
         return "run this with a role that may look there, such as a member of pg_monitor"
     if isinstance(error, psycopg.errors.QueryCanceled):
         return "run this again when the database has less to do"

@@ -25,6 +25,8 @@ def heartbeat(probe: Probe) -> Iterator[Finding]:
         yield note("heartbeat", "not measured: that needs the latest schema")
         return
     session = uuid.uuid4()
+    # As the heartbeat's own connection does, whatever the role begins with.
+    probe.write()
     probe.tell("session_start", session, "bmdb doctor", "measures its heartbeat", INTERVAL)
     try:
         seconds = sorted(_beat(probe, session) for _ in range(BEATS))
