@@ -95,6 +95,13 @@ class TestHold:
         assert f'href="/machines/{machine}"' in answer.text
         assert connection.holds(machine) == []
 
+    async def test_a_name_that_no_process_can_have_is_told(
+        self, client: Client, connection: bmdb.Connection, machine: UUID
+    ) -> None:
+        answer = await act(client, machine, "hold", process="p" * 129, reason=WHY)
+        assert answer.status_code == 422 and "128" in answer.text and 'role="alert"' in answer.text
+        assert connection.holds(machine) == []
+
     async def test_an_unknown_machine_cannot_be(self, client: Client, machine: UUID) -> None:
         csrf = form_token(await client.get(f"/machines/{machine}"))
         answer = await client.post(f"/machines/{uuid4()}/hold", {"csrf": csrf, "reason": WHY})

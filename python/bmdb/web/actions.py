@@ -197,6 +197,9 @@ def _action(name: str, act: Callable[[bmdb.AsyncConnection, _Deed], Awaitable[st
             )
         except bmdb.Error as error:
             return _told(request, 500, f"That failed: {error}")
+        except ValueError as error:
+            # A name or a text that cannot be stored.
+            return _told(request, 422, str(error))
         _logger.info("%r asked for %s of machine %s: %s", deed.person, name, machine, said)
         return RedirectResponse(link(request, "machine", {"said": said}, machine=machine), 303)
 
