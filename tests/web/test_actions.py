@@ -16,7 +16,7 @@ import bmdb
 from bmdb.model import HistoryEvent
 from bmdb.web import app
 from bmdb.web.access import Access
-from bmdb.web.visits import Visits
+from bmdb.web.visits import NOTICE_SECONDS, Visits
 from tests.conftest import MakeMachines
 from tests.web.client import NOWHERE, TOKEN, Client, form_token
 
@@ -49,7 +49,9 @@ async def act(client: Client, machine: UUID, action: str, **form: str) -> httpx.
 def said(answer: httpx.Response, machine: UUID) -> str:
     """What the page then says, by its name; the answer must lead back to the machine's page."""
     assert answer.status_code == 303, answer.text
-    matched = re.fullmatch(rf"/machines/{machine}\?said=([a-z-]+)", answer.headers["location"])
+    matched = re.fullmatch(
+        rf"/machines/{machine}\?said=([a-z-]+)\.\d+\.[0-9a-f]+\.[0-9a-f]+", answer.headers["location"]
+    )
     assert matched is not None, answer.headers["location"]
     return matched[1]
 
@@ -214,6 +216,44 @@ class TestBackoffs:
             said(await act(client, machine, "release-quarantine", process=PROCESS, reason=WHY), machine)
             == "no-quarantine"
         )
+
+
+class TestNotices:
+    """What the page says after an action, and to whom."""
+
+    DONE = "The machine is held."
+
+    async def test_it_is_said_once(self, client: Client, machine: UUID) -> None:
+        address = (await act(client, machine, "hold", reason=WHY)).headers["location"]
+        assert self.DONE in (await client.get(address)).text
+        assert self.DONE not in (await client.get(address)).text
+
+    @pytest.mark.parametrize(
+        "given", ["held", "held.1.a.b", "held...", ".", "\u0660.\ud7ff", "held.9" + "9" * 5000 + ".a.b"]
+    )
+    async def test_an_address_that_somebody_made_up_says_nothing(
+        self, client: Client, machine: UUID, given: str
+    ) -> None:
+        page = await client.get(f"/machines/{machine}", params={"said": given})
+        assert page.status_code == 200 and self.DONE not in page.text and 'class="notice"' not in page.text
+
+    async def test_it_is_said_to_nobody_else_and_of_no_other_machine(
+        self, client: Client, machine: UUID, machines: MakeMachines
+    ) -> None:
+        (other,) = machines(1)
+        address = (await act(client, machine, "hold", reason=WHY)).headers["location"]
+        assert self.DONE not in (await client.get(address, headers={HEADER: "Eve"})).text
+        assert self.DONE not in (await client.get(address.replace(str(machine), str(other)))).text
+        assert self.DONE in (await client.get(address)).text
+
+    def test_it_is_not_said_later(self) -> None:
+        now = [1000.0]
+        visits = Visits(Access(token=TOKEN), lambda: now[0])
+        given = visits.notice("person Ada", "there", "held")
+        now[0] += NOTICE_SECONDS
+        assert visits.noticed("person Ada", "there", given) is None
+        now[0] -= 1
+        assert visits.noticed("person Ada", "there", given) == "held"
 
 
 async def test_a_database_that_is_away_is_told() -> None:

@@ -201,7 +201,8 @@ def _action(name: str, act: Callable[[bmdb.AsyncConnection, _Deed], Awaitable[st
             # A name or a text that cannot be stored.
             return _told(request, 422, str(error))
         _logger.info("%r asked for %s of machine %s: %s", deed.person, name, machine, said)
-        return RedirectResponse(link(request, "machine", {"said": said}, machine=machine), 303)
+        notice = request.state.guard.visits.notice(request.state.binding, str(machine), said)
+        return RedirectResponse(link(request, "machine", {"said": notice}, machine=machine), 303)
 
     return Route(f"/machines/{{machine:uuid}}/{name}", handle, methods=["POST"], name=name)
 

@@ -106,6 +106,7 @@ class Guarded:
         state = {
             "person": asker.person,
             "may_act": self.access.allow_actions and asker.person is not None,
+            "binding": asker.binding,
             "csrf": "" if asker.binding is None else self.visits.form_token(asker.binding),
             "form": form,
             "visit": asker.visit,

@@ -16,9 +16,11 @@ from starlette.types import Scope
 
 from bmdb.web.access import Access, values
 
-__all__ = ["LASTING_SECONDS", "Failures", "Visit", "Visits"]
+__all__ = ["LASTING_SECONDS", "NOTICE_SECONDS", "Failures", "Visit", "Visits"]
 
 LASTING_SECONDS = 12 * 3600
+# How long after an action its page may say what became of it.
+NOTICE_SECONDS = 60
 _REMEMBERED = 10_000
 
 
@@ -37,12 +39,16 @@ class Visit:
 
 
 class Visits:
-    """Makes and reads the cookies of visits and the tokens of their forms. Keeps nothing but which ones were ended."""
+    """Makes and reads the cookies of visits, the tokens of their forms, and notices.
+
+    Keeps nothing but which visits were ended, and which notices were given.
+    """
 
     def __init__(self, access: Access, now: Callable[[], float] = time.time) -> None:
         self._access = access
         self._now = now
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._noticed: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, person: str | None = None) -> Visit:
         """A new visit, of which no cookie before it knows anything."""
@@ -83,6 +89,24 @@ class Visits:
         """Whether that is one of ours, for this visit or person, and of late."""
         issued, _, signature = given.partition(".")
         return self._access.is_signed("form", f"{issued} {binding}", signature) and self._is_recent(int(issued))
+
+    def notice(self, binding: str, place: str, said: str) -> str:
+        """What an address brings along so that the page of that place says something to this visit or person, once."""
+        told = f"{said}.{int(self._now())}.{secrets.token_hex(8)}"
+        return f"{told}.{self._access.sign('notice', f'{told} {place} {binding}')}"
+
+    def noticed(self, binding: str, place: str, given: str) -> str | None:
+        """What is to be said there; None for what is not of ours, of somebody else, of another place, old, or said."""
+        told, _, signature = given.rpartition(".")
+        if given in self._noticed or not self._access.is_signed("notice", f"{told} {place} {binding}", signature):
+            return None
+        said, issued, _ = told.split(".")
+        if not 0 <= self._now() - int(issued) < NOTICE_SECONDS:
+            return None
+        self._noticed[given] = None
+        while len(self._noticed) > _REMEMBERED:
+            self._noticed.popitem(last=False)
+        return said
 
     def _opened(self, cookie: str) -> Visit | None:
         text, _, signature = cookie.partition(".")

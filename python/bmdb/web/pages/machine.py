@@ -169,13 +169,18 @@ async def machine(request: Request) -> Response:
         "tags": Part("Tags", tags, pace=2.5),
         "history": Part("History", history, live=place.at is None),
     }
+    said = None
     if getattr(request.state, "may_act", False):
+        # An address says nothing by itself: anybody can send one.
+        given = request.query_params.get("said", "")
+        said = request.state.guard.visits.noticed(request.state.binding, str(wanted), given)
         # Loaded only where somebody may act, since nothing else here could write.
         choices = import_module("bmdb.web.actions").choices
         parts = {"actions": Part("Actions", lambda connection: choices(connection, wanted), live=False), **parts}
     missing = known is None and problem is None
+    status = 404 if missing else 200
     return await site.parts(
-        request, "machine.html", parts, status=404 if missing else 200, machine=wanted, known=known, missing=missing
+        request, "machine.html", parts, status=status, machine=wanted, known=known, missing=missing, said=said
     )
 
 
