@@ -207,8 +207,10 @@ class TestBackoffs:
         self, client: Client, connection: bmdb.Connection, sql: psycopg.Connection[Any], machine: UUID
     ) -> None:
         sql.execute("INSERT INTO work_loss VALUES (%s, %s, 3, now(), now())", [machine, PROCESS])
+        sql.execute("INSERT INTO work_backoff VALUES (%s, %s, '9999-12-31Z', 'lost')", [machine, PROCESS])
         page = await client.get(f"/machines/{machine}")
         assert f"Quarantine of {PROCESS}" in page.text
+        assert "End the backoff" not in page.text
         assert said(await act(client, machine, "release-quarantine", process=PROCESS, reason=WHY), machine) == "trusted"
         event = latest(connection, machine)
         assert (event.event, event.failed_cause) == ("QuarantineReleased", f"Ada: {WHY}")

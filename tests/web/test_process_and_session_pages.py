@@ -174,6 +174,7 @@ class TestProcesses:
         session.work("Failing", lambda q: [one]).fail("x", bmdb.Backoff(600, 600, 1))
         connection.hold(one, "Held", owner="ada", reason="x")
         sql.execute("INSERT INTO work_loss VALUES (%s, 'Quarantined', 3, now(), now())", [one])
+        sql.execute("INSERT INTO work_backoff VALUES (%s, 'Quarantined', '9999-12-31Z', 'lost')", [one])
         happened(sql, None, 3, process="Once", event="Finished", ago="2 hours")
         with session.work("Leased", lambda q: [two]) as work:
             text = await panel(client, "/processes", "list")

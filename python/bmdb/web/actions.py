@@ -78,12 +78,11 @@ async def choices(connection: bmdb.AsyncConnection, machine: UUID) -> Choices:
 
     async def ask(q: AsyncQueries) -> Choices:
         losses = [WorkLoss(*row) for row in await q._core.call_async("web_machine_quarantines", (machine,))]
-        return Choices(
-            await q.work_on([machine]),
-            await q.holds(machine),
-            await q.backoffs_of([machine]),
-            [loss for loss in losses if loss.quarantined_at is not None],
-        )
+        quarantines = [loss for loss in losses if loss.quarantined_at is not None]
+        # The backoff of a quarantine ends with it, and only so.
+        kept = {quarantine.process for quarantine in quarantines}
+        backoffs = [backoff for backoff in await q.backoffs_of([machine]) if backoff.process not in kept]
+        return Choices(await q.work_on([machine]), await q.holds(machine), backoffs, quarantines)
 
     return await connection._read(ask)
 

@@ -1,9 +1,15 @@
--- Every process that anything is known of, and how much it has at the moment; NULL asks for all of them.
+-- Every process that anything is known of, and how much it has at the moment; NULL asks for all of them. The backoff of a
+-- quarantine is part of it, and not counted as another one.
 WITH leased AS (
     SELECT process, count(*) AS leases, min(work_started_at) AS oldest FROM work WHERE $1::text IS NULL OR process = $1::text GROUP BY process
 ), waiting AS (
-    SELECT process, count(*) AS backoffs FROM work_backoff
-    WHERE until > statement_timestamp() AND ($1::text IS NULL OR process = $1::text) GROUP BY process
+    SELECT b.process, count(*) AS backoffs FROM work_backoff AS b
+    WHERE b.until > statement_timestamp() AND ($1::text IS NULL OR b.process = $1::text)
+        AND NOT EXISTS (
+            SELECT 1 FROM work_loss AS l
+            WHERE l.machine_id = b.machine_id AND l.process = b.process AND l.quarantined_at IS NOT NULL
+        )
+    GROUP BY b.process
 ), held AS (
     SELECT process, count(*) AS holds FROM work_hold
     WHERE process <> '' AND (until IS NULL OR until > statement_timestamp()) AND ($1::text IS NULL OR process = $1::text)
