@@ -198,7 +198,8 @@ class TestThroughAProxy:
             page = await get("/")
             assert page.status == 200
             assert set(page.problems) == set(PANELS)
-            assert {text.partition(":")[0] for text in page.problems.values()} == {"unreachable"}
+            # Nobody can know whether it is slow or gone.
+            assert {text.partition(":")[0] for text in page.problems.values()} == {"late"}
             assert (await get("/", panel="machines")).status == 503
         assert (await get("/")).problems == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import psycopg
 import pytest
 
 import bmdb
+from bmdb.web import reading
+from bmdb.web.settings import Settings
 
 
 @pytest.fixture
@@ -61,3 +64,32 @@ def test_what_operators_ask_may_be_asked(looking: bmdb.Connection, connection: b
     assert looking.backlog("Check") == 1
     assert [tag[0] for tag in looking.tags()][:2] == ["agent_heartbeat", "agent_started"]
     assert looking.tags_of([machine]) == {}
+
+
+async def test_what_was_done_in_time_stays_when_another_part_of_the_panel_is_slow(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PANEL_SECONDS", 1.0)
+    looks = reading.Reading(Settings(conninfo=database))
+
+    async def part(connection: bmdb.AsyncConnection, seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def parts(_: bmdb.AsyncConnection) -> list[tuple[float | None, reading.Problem | None]]:
+        # It takes its time before its parts begin.
+        await asyncio.sleep(0.2)
+        return await asyncio.gather(
+            *(looks.attempt("part", lambda connection, each=each: part(connection, each)) for each in (0.0, 30.0))
+        )
+
+    await looks.connection()
+    panel = await looks.panel("parts", parts)
+    await looks.close()
+    assert panel.problem is None and panel.value is not None
+    done, slow = panel.value
+    assert done == (0.0, None)
+    assert slow == (None, reading.Problem("late", "there was no answer within 0.5 s"))
+    alone = await looks.panel("part", lambda connection: part(connection, 30.0))
+    assert alone.problem == reading.Problem("late", "there was no answer within 1.0 s")
+    await looks.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
@@ -20,10 +21,14 @@ T = TypeVar("T")
 # The server ends a statement after one second; what is on top of it is for the way there and back.
 STATEMENT_SECONDS = 1.0
 PANEL_SECONDS = 2.5
+# So much sooner the parts of a panel have to be done than the panel: time to say which of them were not.
+PART_RESERVE = 0.3
 CONNECTIONS = 4
 
 _CANCELED = "57014"
 _logger = logs.logger("bmdb.web")
+# When the attempt that this one is part of is given up.
+_given_up_at: ContextVar[float | None] = ContextVar("bmdb_web_given_up_at", default=None)
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,23 @@ class Reading:
     async def attempt(
         self, name: str, ask: Callable[[bmdb.AsyncConnection], Awaitable[T]]
     ) -> tuple[T | None, Problem | None]:
-        """What `ask` answers, or why it did not; raises nothing."""
+        """What `ask` answers, or why it did not; raises nothing.
+
+        One within another is given up before that one is, so that its verdict is still heard.
+        """
+        began, outer = asyncio.get_running_loop().time(), _given_up_at.get()
+        at = began + PANEL_SECONDS
+        if outer is not None:
+            at = min(at, outer - PART_RESERVE)
+        inside = _given_up_at.set(at)
         try:
-            async with asyncio.timeout(PANEL_SECONDS):
+            async with asyncio.timeout_at(at):
                 return await ask(await self.connection()), None
         except TimeoutError:
-            return None, Problem("unreachable", f"the database did not answer within {PANEL_SECONDS:g} s")
+            waited = max(0.0, at - began)
+            if self._connection is None:
+                return None, Problem("unreachable", f"there was no connection within {waited:.1f} s")
+            return None, Problem("late", f"there was no answer within {waited:.1f} s")
         except bmdb.ConnectionFailedError as error:
             return None, Problem("unreachable", str(error))
         except bmdb.DatabaseError as error:
@@ -93,6 +109,8 @@ class Reading:
             # A mistake of ours in one panel must not take the page with it.
             _logger.exception("the panel %s failed", name)
             return None, Problem("failed", f"{type(error).__name__}: the log has more")
+        finally:
+            _given_up_at.reset(inside)
 
     async def close(self) -> None:
         """Closes the connections; the next look opens new ones."""
