@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -178,16 +178,64 @@ async def test_tags_are_read_again_on_demand(get: Get, sql: Sql, fleet: dict[str
     assert listed(await get("/machines", tag="new")) == [fleet["f"]]
 
 
-async def test_a_tag_that_has_gone_meanwhile_costs_no_more_than_its_panels(
+def unread(answer: Answer, name: str) -> list[str]:
+    """What a panel says of tags that could not be read."""
+    return [line.text for line in answer.panel(name).all("p", class_="unread")]
+
+
+async def test_a_tag_that_has_gone_meanwhile_is_missed_once(get: Get, sql: Sql, fleet: dict[str, str]) -> None:
+    whole = {row[0]: row[2] for row in (await get("/machines")).panel("list").rows}
+    assert whole[fleet["b"]] == f"{ODD}, provided"
+    sql.execute("DROP TABLE machine_provided")
+    page = await get("/machines")
+    assert listed(page) == [fleet[name] for name in "abcdef"]
+    assert {row[0]: row[2] for row in page.panel("list").rows}[fleet["b"]] == ODD
+    (said,) = unread(page, "list")
+    assert said.startswith("provided could not be read: gone: ")
+    again = await get("/machines")
+    assert (again.problems, unread(again, "list"), unread(again, "tags")) == ({}, [], [])
+    assert "provided" not in [row[0] for row in again.panel("tags").rows]
+
+
+async def test_a_filter_by_a_tag_that_has_gone_is_refused_at_the_next_look(
     get: Get, sql: Sql, fleet: dict[str, str]
 ) -> None:
     await get("/machines")
     sql.execute("DROP TABLE machine_provided")
-    page = await get("/machines")
-    assert page.status == 200
-    assert set(page.problems) == {"list", "tags"}
-    await get("/tags", again=1)
-    assert (await get("/machines")).problems == {}
+    assert set((await get("/machines", tag="provided")).problems) == {"list"}
+    assert (await get("/machines", tag="provided")).status == 400
+
+
+async def test_a_locked_tag_costs_its_names_only(get: Get, sql: Sql, fleet: dict[str, str]) -> None:
+    with sql.transaction():
+        sql.execute("LOCK TABLE machine_provided")
+        page, tags = await get("/machines"), await get("/tags")
+    assert listed(page) == [fleet[name] for name in "abcdef"]
+    assert {row[0]: row[2] for row in page.panel("list").rows}[fleet["b"]] == ODD
+    for answer, name in ((page, "list"), (page, "tags"), (tags, "list")):
+        (said,) = unread(answer, name)
+        assert said.startswith("provided could not be read: late: ")
+    assert ODD in [row[0] for row in tags.panel("list").rows]
+
+
+class TestAsARoleThatMayNotReadOneTag:
+    """Whoever runs the pages need not see everything."""
+
+    @pytest.fixture
+    def conninfo(self, database: str, sql: Sql, fleet: dict[str, str]) -> Iterator[str]:
+        sql.execute("CREATE ROLE web_looker LOGIN PASSWORD 'looker'")
+        sql.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO web_looker")
+        sql.execute("REVOKE SELECT ON machine_provided FROM web_looker")
+        yield f"{database} user=web_looker password=looker"
+        sql.execute("DROP OWNED BY web_looker")
+        sql.execute("DROP ROLE web_looker")
+
+    async def test_its_names_are_missing(self, get: Get, fleet: dict[str, str]) -> None:
+        page = await get("/machines")
+        assert listed(page) == [fleet[name] for name in "abcdef"]
+        for name in ("list", "tags"):
+            (said,) = unread(page, name)
+            assert said.startswith("provided could not be read: refused: ")
 
 
 @pytest.fixture

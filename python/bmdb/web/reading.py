@@ -26,6 +26,8 @@ PART_RESERVE = 0.3
 CONNECTIONS = 4
 
 _CANCELED = "57014"
+# What a statement names is no longer there: a table, or one of its columns.
+_GONE = ("42P01", "42703")
 _logger = logs.logger("bmdb.web")
 # When the attempt that this one is part of is given up.
 _given_up_at: ContextVar[float | None] = ContextVar("bmdb_web_given_up_at", default=None)
@@ -102,6 +104,8 @@ class Reading:
         except bmdb.DatabaseError as error:
             if error.sqlstate == _CANCELED:
                 return None, Problem("late", f"a statement took longer than {STATEMENT_SECONDS:g} s and was ended")
+            if error.sqlstate in _GONE:
+                return None, Problem("gone", str(error))
             return None, Problem("refused", str(error))
         except bmdb.Error as error:
             return None, Problem("failed", str(error))

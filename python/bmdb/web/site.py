@@ -114,7 +114,11 @@ class Site:
 
     async def _panel(self, folder: str, name: str, part: Part) -> Panel[Any]:
         if not part.shared:
-            return await self.reading.panel(name, part.ask)
+            panel = await self.reading.panel(name, part.ask)
+            if panel.problem is not None and panel.problem.kind == "gone":
+                # A tag, most likely, that was dropped since: the next look shall know.
+                self.catalogue.forget()
+            return panel
         key = f"{folder}/{name}"
         shared = self._shared.get(key)
         if shared is None or not shared.serves(self.settings.refresh * part.pace / 2):

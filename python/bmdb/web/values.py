@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from uuid import UUID
 import bmdb
 from bmdb import _core
 from bmdb.web import texts
-from bmdb.web.catalogue import Tag, Tags
+from bmdb.web.catalogue import Catalogue, Tag, Tags
 from bmdb.web.reading import Problem, Reading
 
 __all__ = ["FieldValue", "TagValues", "hex_dump", "tag_values"]
@@ -64,27 +63,15 @@ class TagValues:
     problem: Problem | None = None
 
 
-async def tag_values(reading: Reading, tags: Tags, machine: UUID) -> list[TagValues]:
-    """The machine's tags, by name. A table that may not be read, or is locked, costs its own tag only."""
-    if not tags:
-        return []
-    found, problem = await reading.attempt("tags", lambda connection: _asked(connection, tags, tags.values, machine))
-    if problem is None or problem.kind == "unreachable":
-        return found or []
-    each = await asyncio.gather(*(_alone(reading, tag, machine) for tag in tags))
-    return [values for values in each if values is not None]
+async def tag_values(catalogue: Catalogue, reading: Reading, tags: Tags, machine: UUID) -> list[TagValues]:
+    """The machine's tags, by name, and those that could not be read."""
+    asked = await catalogue.ask(reading, tags, lambda connection, some: _asked(connection, some, machine))
+    unread = [TagValues(one.tag, (), one.problem) for one in asked.unread]
+    return sorted([*asked.found, *unread], key=lambda values: values.tag.name)
 
 
-async def _alone(reading: Reading, tag: Tag, machine: UUID) -> TagValues | None:
-    alone = Tags((tag,))
-    found, problem = await reading.attempt("tag", lambda connection: _asked(connection, alone, alone.values, machine))
-    if problem is not None:
-        return TagValues(tag, (), problem)
-    return found[0] if found else None
-
-
-async def _asked(connection: bmdb.AsyncConnection, tags: Tags, statement: str, machine: UUID) -> list[TagValues]:
-    rows = await connection._read(lambda q: q.fetch(statement, machine))
+async def _asked(connection: bmdb.AsyncConnection, tags: Tags, machine: UUID) -> list[TagValues]:
+    rows = await connection._read(lambda q: q.fetch(tags.values, machine))
     fields: dict[int, list[FieldValue]] = {}
     for row in rows:
         of = fields.setdefault(row.tag, [])

@@ -140,7 +140,7 @@ async def machine(request: Request) -> Response:
     known, problem = await site.reading.attempt("machine", lambda connection: _known(connection, wanted))
 
     async def tags(connection: bmdb.AsyncConnection) -> list[TagValues]:
-        return await tag_values(site.reading, await site.catalogue.tags(connection), wanted)
+        return await tag_values(site.catalogue, site.reading, await site.catalogue.tags(connection), wanted)
 
     async def work(connection: bmdb.AsyncConnection) -> list[Lease]:
         return [Lease(*row) for row in await _rows(connection, "web_machine_work", wanted)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -11,9 +11,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 import bmdb
-from bmdb.web.catalogue import Tag, Tags
+from bmdb.web.catalogue import Found, Tag, Tags, Unread
 from bmdb.web.filters import ORDERS, ROWS, STATES, Filter
-from bmdb.web.site import Part, link, site_of
+from bmdb.web.site import Part, Site, link, site_of
 
 __all__ = ["routes"]
 
@@ -50,6 +50,7 @@ class Page:
     before: str = ""
     after: str = ""
     told: bool = True
+    unread: list[Unread] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,12 @@ async def machines(request: Request) -> Response:
         )
 
     async def page(connection: bmdb.AsyncConnection) -> Page:
-        return await machines_page(connection, await site.catalogue.tags(connection), wanted, ROWS)
+        tags = await site.catalogue.tags(connection)
+        found = await machines_page(connection, tags, wanted, ROWS)
+        return replace(found, unread=await _tag_names(site, tags, found.lines))
 
-    async def counts(connection: bmdb.AsyncConnection) -> list[TagCount]:
-        return await tag_counts(connection, await site.catalogue.tags(connection))
+    async def counts(connection: bmdb.AsyncConnection) -> Found[TagCount]:
+        return await _tag_counts(site, await site.catalogue.tags(connection))
 
     parts = {"list": Part("Machines", page, pace=2.5), "tags": Part("Tags", counts, live=False)}
     return await site.parts(
@@ -100,7 +103,10 @@ async def machines(request: Request) -> Response:
 
 
 async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Filter, rows: int) -> Page:
-    """One page of machines. The statement looks at no more rows than its filter makes it: pages follow a key."""
+    """One page of machines, without the names of their tags.
+
+    The statement looks at no more rows than its filter makes it: pages follow a key.
+    """
     backlog = None
     if wanted.state == "eligible":
         backlog = await connection._backlog_sql(wanted.process)
@@ -114,9 +120,6 @@ async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Fi
         lines = {line.machine: line for line in found[:rows]}
         for machine, *state in await q._core.call_async("web_machines_states", (list(lines),)):
             lines[machine].states.append(State(*state))
-        if tags:
-            for machine, position in await q.fetch(tags.holders, list(lines)):
-                lines[machine].tags.append(tags[position].name)
         return list(lines.values()), len(found) > rows
 
     lines, more = await connection._read(ask)
@@ -130,12 +133,28 @@ async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Fi
     )
 
 
-async def tag_counts(connection: bmdb.AsyncConnection, tags: Tags) -> list[TagCount]:
+async def _tag_names(site: Site, tags: Tags, lines: list[Line]) -> list[Unread]:
+    """Writes down which tags the machines have; answers which tags could not be read."""
+    of = {line.machine: line.tags for line in lines}
+
+    async def ask(connection: bmdb.AsyncConnection, some: Tags) -> list[tuple[UUID, str]]:
+        rows = await connection._read(lambda q: q.fetch(some.holders, list(of)))
+        return [(machine, some[position].name) for machine, position in rows]
+
+    asked = await site.catalogue.ask(site.reading, tags if lines else Tags(), ask)
+    for machine, name in asked.found:
+        of[machine].append(name)
+    return asked.unread
+
+
+async def _tag_counts(site: Site, tags: Tags) -> Found[TagCount]:
     """How many machines have each tag."""
-    if not tags:
-        return []
-    rows = await connection._read(lambda q: q.fetch(tags.counts))
-    return [TagCount(tags[position], count) for position, count in rows]
+
+    async def ask(connection: bmdb.AsyncConnection, some: Tags) -> list[TagCount]:
+        rows = await connection._read(lambda q: q.fetch(some.counts))
+        return [TagCount(some[position], count) for position, count in rows]
+
+    return await site.catalogue.ask(site.reading, tags, ask)
 
 
 async def tag_list(request: Request) -> Response:
@@ -145,8 +164,8 @@ async def tag_list(request: Request) -> Response:
         site.catalogue.forget()
         return RedirectResponse(link(request, "tags"), 303)
 
-    async def counts(connection: bmdb.AsyncConnection) -> list[TagCount]:
-        return await tag_counts(connection, await site.catalogue.tags(connection))
+    async def counts(connection: bmdb.AsyncConnection) -> Found[TagCount]:
+        return await _tag_counts(site, await site.catalogue.tags(connection))
 
     return await site.parts(request, "tags.html", {"list": Part("Tags", counts, live=False)})
 
