@@ -197,4 +197,5 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {"age": texts.age, "duration": texts.duration, "moment": texts.moment}
     environment.filters |= {"lines": texts.lines, "left": texts.left, "summary": texts.summary, "bars": charts.bars}
+    environment.filters["named"] = texts.named
     return environment

@@ -6,13 +6,20 @@ sequence or a control character is shown as what it is; Jinja escapes what HTML 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from hashlib import sha256
+from operator import attrgetter
+from typing import TypeVar
 
 from markupsafe import Markup, escape
 
 from bmdb.unseen import SUMMARY_LENGTH, said, visible
 
-__all__ = ["SUMMARY_LENGTH", "age", "duration", "left", "lines", "moment", "summary", "visible", "written"]
+__all__ = ["SUMMARY_LENGTH", "age", "duration", "left", "lines", "moment", "named", "summary", "visible", "written"]
+
+T = TypeVar("T")
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -69,3 +76,18 @@ def summary(cause: str, length: int = SUMMARY_LENGTH) -> str:
 def moment(then: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def named(rows: Iterable[T], kind: str, *attributes: str) -> list[tuple[str, T]]:
+    """Rows with an id for each, made of what it is by these attributes, so that it is the same wherever the row stands.
+
+    A live panel keeps what is open in a row, and finds the row by its id. Those that are alike in all are counted.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        told = "\0".join(repr(attrgetter(name)(row)) for name in attributes)
+        name = f"{kind}-{sha256(told.encode('utf-8', 'replace')).hexdigest()[:16]}"
+        seen[name] += 1
+        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", row))
+    return found
