@@ -81,6 +81,20 @@ def test_the_librarys_warnings_are_one_line(capsys: Output) -> None:
     assert capsys.readouterr().err == "bmdb: warning: a\\x1b c b\n"
 
 
+def test_a_mistake_is_told_with_its_traceback(capsys: Output) -> None:
+    logger = logging.getLogger("test of a mistake")
+    logger.propagate = False
+    logger.addHandler(WarningHandler())
+    try:
+        raise KeyError("\x1b[2J")
+    except KeyError:
+        logger.exception("the panel failed")
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[:2] == ["bmdb: error: the panel failed", "Traceback (most recent call last):"]
+    assert shown[-1] == r"KeyError: '\x1b[2J'"
+    assert "test_terminal.py" in shown[2]
+
+
 class TestTables:
     def test_markup_and_emoji_codes_mean_nothing(self, capsys: Output) -> None:
         print_table(["A"], [["[bold red]x[/] :smile: [link=file:///etc]y"]])

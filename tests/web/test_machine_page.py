@@ -186,14 +186,33 @@ async def test_history_outlives_the_machine(get: Get, sql: Sql, machine: UUID) -
 
 
 @pytest.mark.parametrize(
-    "place", ["nowhere", "2026-01-01~0", "2026-01-01T00:00:00+00:00~-1", "2026-01-01T00:00:00+00:00~x"]
-)
+    "place",
+    [
+        "nowhere", "2026-01-01~0", "2026-01-01T00:00:00+00:00~-1", "2026-01-01T00:00:00+00:00~x",
+        "0001-01-01T00:00:00+23:59~0", "9999-12-31T23:59:59-23:59~0",
+    ],
+)  # fmt: skip
 async def test_history_begins_nowhere_else(get: Get, machine: UUID, place: str) -> None:
     answer = await get(f"/machines/{machine}", before=place)
     assert (answer.status, answer.page.one(class_="problem").text) == (
         400,
         "history does not begin there: the place cannot be read",
     )
+
+
+async def test_a_process_that_none_can_be_is_not_explained(get: Get, machine: UUID) -> None:
+    for name in ("%00", "a%00b"):
+        answer = await get(f"/machines/{machine}/explain/{name}")
+        assert (answer.status, answer.page.one(class_="problem").text) == (
+            404,
+            "No process has that name: a name has no NUL in it.",
+        )
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
+async def test_history_may_begin_at_the_ends_of_the_calendar(get: Get, machine: UUID, at: str) -> None:
+    answer = await get(f"/machines/{machine}", before=f"{at}~0")
+    assert (answer.status, answer.problems) == (200, {})
 
 
 async def test_pages_are_fit_for_everybody(get: Get, sql: Sql, session: bmdb.Session, machine: UUID) -> None:

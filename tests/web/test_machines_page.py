@@ -114,7 +114,11 @@ async def test_a_line_says_what_is_going_on(get: Get, fleet: dict[str, str]) -> 
         ({"after": "2026-01-01~00000000-0000-4000-8000-000000000000"}, "the page begins at a place of another order"),
         (
             {"sort": "created", "after": "2026-01-01~00000000-0000-4000-8000-000000000000"},
-            "the page begins nowhere: its time has no zone",
+            "the page begins nowhere: its time cannot be read, or has no zone",
+        ),
+        (
+            {"sort": "created", "after": "0001-01-01T00:00:00+23:59~00000000-0000-4000-8000-000000000000"},
+            "the page begins nowhere: its time cannot be read, or has no zone",
         ),
         ({"process": "x" * 300}, "process is longer than anything"),
     ],

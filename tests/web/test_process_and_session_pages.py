@@ -116,8 +116,12 @@ class TestSession:
         assert re.findall(r"(\d+) (1m 20s|30s)", history) == [("7", "1m 20s"), ("8", "30s")]
 
     @pytest.mark.parametrize(
-        "before", ["", "x", "2026-01-01~x~y~z", "2026-01-01T00:00:00~00000000-0000-0000-0000-000000000000~a~b"]
-    )
+        "before",
+        [
+            "", "x", "2026-01-01~x~y~z", "2026-01-01T00:00:00~00000000-0000-0000-0000-000000000000~a~b",
+            "0001-01-01T00:00:00+23:59~00000000-0000-0000-0000-000000000000~a~b",
+        ],
+    )  # fmt: skip
     async def test_a_place_that_is_none(self, client: Client, before: str) -> None:
         answer = await client.get(f"/sessions/{uuid4()}", params={"before": before})
         assert answer.status_code == 400
@@ -236,6 +240,10 @@ class TestProcesses:
     async def test_one_that_nothing_is_known_of(self, client: Client) -> None:
         page = (await client.get("/processes/none")).text
         assert "it runs by its name alone" in page and "Nothing registered says which machines need it" in page
+
+    async def test_a_name_that_none_can_have(self, client: Client) -> None:
+        answer = await client.get("/processes/a%00b")
+        assert answer.status_code == 404 and "No process has that name" in answer.text
 
     async def test_throughput(self, client: Client, sql: psycopg.Connection[Any]) -> None:
         happened(sql, None, 3, event="Started")

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -58,13 +59,16 @@ def print_error(message: str) -> None:
 
 
 class WarningHandler(logging.Handler):
-    """Shows the library's warnings like errors: one line each, and visible."""
+    """Shows the library's warnings like errors: one line each, and visible. A mistake's traceback follows."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
         print_error(f"{record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info and record.exc_info[1] is not None:
+            for line in "".join(traceback.format_exception(record.exc_info[1])).splitlines():
+                print(visible(line), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 
 from bmdb import _core
 from bmdb.web.catalogue import Tags
+from bmdb.web.texts import moment_of
 
 __all__ = ["ORDERS", "STATES", "Filter"]
 
@@ -158,9 +159,10 @@ class Filter:
         if bool(made) != self.sort.endswith("created"):
             raise ValueError("the page begins at a place of another order")
         try:
-            place = UUID(machine), datetime.fromisoformat(made) if made else None
+            place = UUID(machine)
         except ValueError:
             raise ValueError("the page begins nowhere: its place cannot be read") from None
-        if place[1] is not None and place[1].utcoffset() is None:
-            raise ValueError("the page begins nowhere: its time has no zone")
-        return place
+        try:
+            return place, moment_of(made) if made else None
+        except ValueError:
+            raise ValueError("the page begins nowhere: its time cannot be read, or has no zone") from None

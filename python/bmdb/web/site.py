@@ -24,10 +24,11 @@ from bmdb.web.catalogue import Catalogue
 from bmdb.web.reading import Panel, Problem, Reading
 from bmdb.web.settings import Settings
 
-__all__ = ["Part", "Site", "here", "link", "site_of"]
+__all__ = ["NO_NAME", "Part", "Site", "here", "link", "site_of"]
 
 _logger = logs.logger("bmdb.web")
 
+NO_NAME = "No process has that name: a name has no NUL in it."
 TEMPLATES = Path(__file__).with_name("templates")
 
 

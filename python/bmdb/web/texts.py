@@ -17,7 +17,19 @@ from markupsafe import Markup, escape
 
 from bmdb.unseen import SUMMARY_LENGTH, said, visible
 
-__all__ = ["SUMMARY_LENGTH", "age", "duration", "left", "lines", "moment", "named", "summary", "visible", "written"]
+__all__ = [
+    "SUMMARY_LENGTH",
+    "age",
+    "duration",
+    "left",
+    "lines",
+    "moment",
+    "moment_of",
+    "named",
+    "summary",
+    "visible",
+    "written",
+]
 
 T = TypeVar("T")
 
@@ -76,6 +88,17 @@ def summary(cause: str, length: int = SUMMARY_LENGTH) -> str:
 def moment(then: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def moment_of(text: str) -> datetime:
+    """A time in UTC, from an address. Raises ValueError for one without a zone, and one that UTC does not have."""
+    then = datetime.fromisoformat(text)
+    if then.utcoffset() is None:
+        raise ValueError("its time has no zone")
+    try:
+        return then.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("its time is none of the calendar's") from None
 
 
 def named(rows: Iterable[T], kind: str, *attributes: str) -> list[tuple[str, T]]:

@@ -16,7 +16,8 @@ from starlette.routing import Route
 import bmdb
 from bmdb.model import Hold, WorkLoss
 from bmdb.web.reading import Problem, Reading
-from bmdb.web.site import Part, site_of
+from bmdb.web.site import NO_NAME, Part, site_of
+from bmdb.web.texts import moment_of
 from bmdb.web.values import TagValues, tag_values
 
 if TYPE_CHECKING:
@@ -115,10 +116,10 @@ class Place:
         if not text:
             return cls()
         try:
-            place = cls(datetime.fromisoformat(at), int(skipped))
+            place = cls(moment_of(at), int(skipped))
         except ValueError:
             raise ValueError("history does not begin there: the place cannot be read") from None
-        if place.at is None or place.at.utcoffset() is None or not 0 <= place.skipped < 1_000_000:
+        if not 0 <= place.skipped < 1_000_000:
             raise ValueError("history does not begin there: the place cannot be read")
         return place
 
@@ -188,6 +189,8 @@ async def explanation(request: Request) -> Response:
     """Why one process works on the machine or not, clause by clause."""
     wanted: UUID = request.path_params["machine"]
     process: str = request.path_params["process"]
+    if "\0" in process:
+        return site_of(request).page(request, "complaint.html", status=404, complaint=NO_NAME)
 
     async def explain(connection: bmdb.AsyncConnection) -> Explanation:
         return await connection.explain(wanted, process)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 import bmdb
 from bmdb.model import RegisteredEligibility, RegisteredProcess
-from bmdb.web.site import Part, site_of
+from bmdb.web.site import NO_NAME, Part, site_of
 
 __all__ = ["routes"]
 
@@ -98,6 +98,8 @@ async def processes(request: Request) -> Response:
 async def process(request: Request) -> Response:
     """One process."""
     name: str = request.path_params["name"]
+    if "\0" in name:
+        return site_of(request).page(request, "complaint.html", status=404, complaint=NO_NAME)
 
     async def definition(connection: bmdb.AsyncConnection) -> Definition:
         stored = [known for known in await connection.registered() if known.process == name]

@@ -14,6 +14,7 @@ from starlette.routing import Route
 import bmdb
 from bmdb.model import SessionInfo, SessionUse
 from bmdb.web.site import Part, site_of
+from bmdb.web.texts import moment_of
 
 __all__ = ["routes"]
 
@@ -131,10 +132,9 @@ def _place(given: str | None) -> tuple[Any, ...]:
         return None, None, None, None
     # A process may have any name; an event of others' may not have the mark in between.
     at, machine, event, process = given.split(_BETWEEN, 3)
-    moment = datetime.fromisoformat(at)
-    if moment.utcoffset() is None or "\0" in event + process:
+    if "\0" in event + process:
         raise ValueError(given)
-    return moment, UUID(machine), process, event
+    return moment_of(at), UUID(machine), process, event
 
 
 routes = [
