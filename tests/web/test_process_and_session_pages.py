@@ -264,3 +264,11 @@ class TestProcesses:
         counts = re.findall(r"(\d+) (\d+) [\dms. ]+ago [0-9a-f-]{36} (refused|x)", text)
         assert counts == [("3", "3", "refused"), ("2", "2", "x")]
         assert "others" not in text and "yesterday" not in text
+
+    async def test_a_cause_that_goes_on_says_so(self, client: Client, sql: psycopg.Connection[Any]) -> None:
+        happened(sql, None, 2, failed_cause="x" * 500)
+        text = await panel(client, f"/processes/{PROCESS}", "causes")
+        assert "only the beginning" not in text
+        happened(sql, None, 1, failed_cause="x" * 501)
+        text = await panel(client, f"/processes/{PROCESS}", "causes")
+        assert text.count("(only the beginning is shown)") == 1

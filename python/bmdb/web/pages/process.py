@@ -47,13 +47,14 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a process failed of, several times perhaps."""
+    """What a process failed of, several times perhaps; `cut` where that is only how the causes begin."""
 
     cause: str | None
     times: int
     machines: int
     latest: datetime
     latest_machine: UUID
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
