@@ -175,6 +175,30 @@ async def test_history_tells_holder_attempt_and_duration(
     assert history.links["test"] in {"/", f"/sessions/{session.uuid}"}
 
 
+async def test_an_attempt_is_not_guessed_where_history_is_pruned(get: Get, sql: Sql, machine: UUID) -> None:
+    for process, token, event in (
+        ("First", 1, "Started"), ("First", 1, "Failed"), ("First", 2, "Started"),
+        ("Pruned", 41, "Started"), ("Pruned", 41, "Finished"), ("Pruned", 42, "Started"),
+        ("Unknown", 7, "Started"), ("Unknown", 8, "Started"),
+    ):  # fmt: skip
+        sql.execute(
+            "INSERT INTO work_history (machine_id, process, event, timestamp, token)"
+            " VALUES (%s, %s, %s, clock_timestamp(), %s)",
+            [machine, process, event, token],
+        )
+    rows = (await get(f"/machines/{machine}")).panel("history").rows
+    assert [(row[2], row[3], row[1], row[4]) for row in reversed(rows)] == [
+        ("First", "1", "Started", "1"),
+        ("First", "1", "Failed", "1"),
+        ("First", "2", "Started", "2"),
+        ("Pruned", "41", "Started", ""),
+        ("Pruned", "41", "Finished", ""),
+        ("Pruned", "42", "Started", "1"),
+        ("Unknown", "7", "Started", ""),
+        ("Unknown", "8", "Started", ""),
+    ]
+
+
 async def test_history_outlives_the_machine(get: Get, sql: Sql, machine: UUID) -> None:
     _events(sql, machine, 3, 3)
     sql.execute("DELETE FROM machines")
