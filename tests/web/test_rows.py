@@ -82,6 +82,37 @@ async def test_backoffs_keep_their_ids_when_another_is_longer(
     assert ids(await get(f"/machines/{machine}"), "backoffs")[1:] == before
 
 
+async def test_the_keyboard_goes_through_every_table_that_leads_on(
+    get: Get, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines
+) -> None:
+    one, two = machines(2)
+    connection.register(bmdb.Process("P"))
+    for machine in (one, two):
+        session.work("P", lambda q, machine=machine: [machine]).fail("x", bmdb.Backoff(60))
+    with session.work("Q", lambda q: [one]) as work:
+        for path, panels in {
+            "/": {"backlog", "leases", "backoffs", "ends", "sessions"},
+            "/machines": {"list", "tags"},
+            f"/machines/{one}": {"work", "backoffs", "history"},
+            "/sessions": {"list"},
+            f"/sessions/{session.uuid}": {"leases", "history"},
+            "/processes": {"list"},
+            "/processes/P": {"causes"},
+            "/tags": {"list"},
+        }.items():
+            answer = await get(path)
+            assert (answer.status, answer.problems) == (200, {})
+            tables = {
+                section.attributes["id"].removeprefix("panel-"): table
+                for section in answer.page.all("section")
+                for table in section.all("table")
+                if table.links
+            }
+            assert tables.keys() == panels, path
+            assert [name for name, table in tables.items() if "data-rows" not in table.attributes] == [], path
+        work.finish()
+
+
 def test_rows_that_are_alike_are_counted() -> None:
     first, second, third = named([1j, 1j, 2j], "number", "real", "imag")
     assert second[0] == f"{first[0]}-2" and third[0] not in (first[0], second[0])
