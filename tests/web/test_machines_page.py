@@ -162,6 +162,32 @@ async def test_a_page_begins_where_a_machine_was(get: Get, sql: Sql, machines: M
     assert listed(await get(first.panel("list").links["Next"])) == [last]
 
 
+@pytest.mark.parametrize(
+    ("sort", "first", "last"),
+    [
+        ("id", "00000000-0000-4000-8000-000000000000", "ffffffff-0000-4000-8000-000000000000"),
+        (
+            "-created",
+            "9000-01-01T00:00:00+00:00~00000000-0000-4000-8000-000000000000",
+            "1000-01-01T00:00:00+00:00~00000000-0000-4000-8000-000000000000",
+        ),
+    ],
+)
+async def test_a_page_beyond_the_last_machine_leads_back(
+    get: Get, fleet: dict[str, str], sort: str, first: str, last: str
+) -> None:
+    wanted = {"sort": sort, "tag": "provided"}
+    machines = listed(await get("/machines", **wanted))
+    for place, link in ({"after": last}, "Previous"), ({"before": first}, "Next"):
+        beyond = await get("/machines", **wanted, **place)
+        assert listed(beyond) == []
+        assert "No machine is like that on this side of the list." in beyond.panel("list").text
+        assert list(beyond.panel("list").links) == [link]
+        assert listed(await get(beyond.panel("list").links[link])) == machines
+    nothing = (await get("/machines", prefix="77")).panel("list")
+    assert "No machine is like that." in nothing.text and nothing.links == {}
+
+
 async def test_a_panel_of_a_filtered_page_asks_for_the_same(get: Get, fleet: dict[str, str]) -> None:
     page = await get("/machines", tag=["provided", ODD], state="leased")
     address = page.panel("list").attributes["hx-get"]

@@ -126,6 +126,9 @@ async def machines_page(connection: bmdb.AsyncConnection, tags: Tags, wanted: Fi
     if wanted.before:
         lines.reverse()
     backwards, forwards = (more, True) if wanted.before else (bool(wanted.after), more)
+    if not lines and (wanted.after or wanted.before):
+        # Nothing is there any more; what was before that place, or behind it, still is.
+        return Page([], "" if wanted.before else wanted.after, wanted.before)
     return Page(
         lines,
         wanted.place_of(lines[0].machine, lines[0].created_at) if lines and backwards else "",
