@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -37,6 +39,32 @@ class TestRedirects:
             assert answer.headers["location"] == "/ops/login?next=%2Fprocesses%2Fa%252F..%252Fb%3Fx%3Dy"
             page = await client.get(answer.headers["location"])
             assert 'value="/processes/a%2F..%2Fb?x=y"' in page.text
+
+    async def test_from_a_live_page_the_login_leads_back_to_it(self) -> None:
+        for root, application in (
+            ("", app(NOWHERE, token=TOKEN)),
+            ("/ops", Starlette(routes=[Mount("/ops", app(NOWHERE, token=TOKEN))])),
+        ):
+            async with Client(application) as client:
+                for shown, after in {
+                    "http://localhost:8000{}/machines?tag=a&state=leased#x": "/machines?tag=a&state=leased",
+                    "http://evil.example{}/processes/a%2Fb": "/processes/a%2Fb",
+                    "http://localhost:8000{}//evil.example": "/",
+                    "http://localhost:8000{}/\\evil.example": "/",
+                    "http://[{}/sessions": "/",
+                    "javascript:alert(1){}": "/",
+                    "": "/",
+                }.items():
+                    headers = {"hx-request": "true", "hx-current-url": shown.format(root)}
+                    answer = await client.get(f"{root}/sessions?panel=list", headers=headers)
+                    assert answer.status_code == 401
+                    login = answer.headers["hx-redirect"]
+                    assert login.startswith(f"{root}/login")
+                    form = {"csrf": form_token(await client.get(login)), "token": TOKEN, "person": "Ada"}
+                    following = parse_qs(urlsplit(login).query).get("next", [""])[0]
+                    landed = await client.post(f"{root}/login", form | {"next": following})
+                    assert landed.headers["location"] == root + after, shown
+                    client.http.cookies.clear()
 
     async def test_mounted_it_stays_below_its_place(self) -> None:
         host = Starlette(routes=[Mount("/ops", app(NOWHERE, token=TOKEN))])

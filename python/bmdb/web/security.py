@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -14,13 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bmdb.web.access import Access, Misuse, values
 from bmdb.web.visits import Failures, Visit, Visits
 
-__all__ = ["LOGIN", "LOGOUT", "Guarded"]
+__all__ = ["LOGIN", "LOGOUT", "Guarded", "is_page"]
 
 LOGIN = "/login"
 LOGOUT = "/logout"
 STATIC = "/static/"
 LARGEST_FORM = 16 * 1024
 MOST_FIELDS = 32
+# A path on this server: what a browser would take for another server's address begins with two slashes.
+_PAGE = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 _HEADERS = {
     "content-security-policy": (
@@ -146,7 +149,9 @@ class Guarded:
         root = scope.get("root_path", "")
         login = root + LOGIN
         if values(scope, b"hx-request"):
-            return PlainTextResponse("Log in first.", 401, {"HX-Redirect": login})
+            shown = _shown(scope)
+            back = f"?next={quote(shown, safe='')}" if shown else ""
+            return PlainTextResponse("Log in first.", 401, {"HX-Redirect": login + back})
         query = scope.get("query_string", b"").decode("latin-1")
         # As it was asked for: a name in the path may hold an encoded slash.
         asked = scope.get("raw_path", b"").decode("latin-1").removeprefix(quote(root)) or quote(path)
@@ -175,6 +180,25 @@ def _path(scope: Scope) -> str:
     """The path below the place where the app is mounted."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")) or "/"
+
+
+def is_page(text: str) -> bool:
+    """Whether it is a path, with a query perhaps, that a browser looks for on this server and nowhere else."""
+    return _PAGE.fullmatch(text) is not None
+
+
+def _shown(scope: Scope) -> str:
+    """The page that the browser shows while it asks for a part of it, below the place where the app is mounted."""
+    given = values(scope, b"hx-current-url")
+    try:
+        address = urlsplit(given[0].decode("ascii")) if len(given) == 1 else None
+    except ValueError:
+        return ""
+    root = quote(scope.get("root_path", ""))
+    if address is None or not address.path.startswith(f"{root}/"):
+        return ""
+    shown = address.path.removeprefix(root) + (f"?{address.query}" if address.query else "")
+    return shown if is_page(shown) else ""
 
 
 def _refusal(misuse: Misuse) -> Response:

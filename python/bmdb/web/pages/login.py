@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -11,13 +10,10 @@ from starlette.routing import Route
 
 from bmdb import logs
 from bmdb.web.access import Misuse, name_from
-from bmdb.web.security import LOGIN, LOGOUT
+from bmdb.web.security import LOGIN, LOGOUT, is_page
 from bmdb.web.site import site_of
 
 __all__ = ["routes"]
-
-# A path on this server: what a browser would take for another server's address begins with two slashes.
-_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 _logger = logs.logger("bmdb.web")
 
@@ -90,7 +86,7 @@ def _form(
 
 def _after(request: Request, given: str) -> str:
     """Where to go after the login: a page of ours, whatever the address says."""
-    path = given if _PATH.fullmatch(given) else "/"
+    path = given if is_page(given) else "/"
     root: str = request.scope.get("root_path", "")
     return root + path
 
