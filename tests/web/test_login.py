@@ -33,7 +33,7 @@ class TestTokens:
 
     async def test_a_person_says_who_they_are(self) -> None:
         async with Client(app(NOWHERE, token=TOKEN)) as client:
-            for person in ("", "  ", "x" * 101, "a\u202eb", "a\x1b[31m", "a\nb"):
+            for person in ("", "  ", "x" * 101, "a\u202eb", "a\x1b[31m", "a\nb", "Ada\u3164", "Ada\ufe0f"):
                 assert (await client.log_in(person=person)).status_code == 422, person
             assert (await client.log_in(person="Zoë O’Neil")).status_code == 303
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from starlette.types import Scope
 
 from bmdb.errors import ConfigError
-from bmdb.unseen import is_seen
+from bmdb.unseen import visible
 
 __all__ = ["LOOPBACK", "LOOPBACK_HOSTS", "Access", "Misuse", "name_from", "new_token"]
 
@@ -46,7 +46,7 @@ def name_from(text: str) -> str:
     name = text.strip()
     if not name or len(name) > LONGEST_NAME:
         raise ValueError(f"a name has 1 to {LONGEST_NAME} characters")
-    if not all(is_seen(mark) for mark in name):
+    if visible(name) != name:
         raise ValueError("a name must consist of characters that can be seen")
     return name
 
