@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 import bmdb
+from bmdb.web.reading import Problem, Reading
 from tests.web.conftest import Answer, Get
 from tests.web.reader import Element
 
@@ -197,6 +198,24 @@ async def test_an_attempt_is_not_guessed_where_history_is_pruned(get: Get, sql: 
         ("Unknown", "7", "Started", ""),
         ("Unknown", "8", "Started", ""),
     ]
+
+
+async def test_a_panel_alone_does_not_ask_what_it_does_not_show(
+    get: Get, sql: Sql, machine: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    attempt = Reading.attempt
+
+    async def noted(reading: Reading, name: str, ask: Callable[..., Any]) -> tuple[Any, Problem | None]:
+        asked.append(name)
+        return await attempt(reading, name, ask)
+
+    monkeypatch.setattr(Reading, "attempt", noted)
+    assert (await get(f"/machines/{machine}", panel="work")).status == 200
+    assert "machine" not in asked
+    asked.clear()
+    assert (await get(f"/machines/{machine}")).status == 200
+    assert "machine" in asked
 
 
 async def test_history_outlives_the_machine(get: Get, sql: Sql, machine: UUID) -> None:

@@ -138,7 +138,11 @@ async def machine(request: Request) -> Response:
         place = Place.read(request.query_params.get("before", ""))
     except ValueError as error:
         return site.page(request, "complaint.html", status=400, complaint=str(error))
-    known, problem = await site.reading.attempt("machine", lambda connection: _known(connection, wanted))
+    known: datetime | None = None
+    problem: Problem | None = None
+    if "panel" not in request.query_params:
+        # A panel alone does not say it, and should not wait for it.
+        known, problem = await site.reading.attempt("machine", lambda connection: _known(connection, wanted))
 
     async def tags(connection: bmdb.AsyncConnection) -> list[TagValues]:
         return await tag_values(site.catalogue, site.reading, await site.catalogue.tags(connection), wanted)
