@@ -118,4 +118,4 @@ def test_eight_claimers_drain_all_machines_and_finish_none_twice(
     )
     assert finished.fetchone() == (MACHINES, MACHINES, 1)
     workers = sql.execute("SELECT count(DISTINCT session_id) FROM work_history WHERE event = 'Finished'").fetchone()
-    assert workers is not None and workers[0] >= CLAIMERS // 2
+    assert workers is not None and workers[0] >= 2, "else nobody had a rival"
