@@ -55,7 +55,7 @@ class Question(Generic[T]):
 
     def ask(self, connection: Connection) -> T:
         """The answer now. Raises DatabaseError and ConnectionFailedError."""
-        return self.make(connection._read(lambda q: q._core.call(self.query, self.params)))
+        return self.make(connection._look(lambda q: q._core.call(self.query, self.params)))
 
     async def ask_async(self, connection: AsyncConnection) -> T:
         """The answer now. Raises DatabaseError and ConnectionFailedError."""

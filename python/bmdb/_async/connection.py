@@ -259,11 +259,11 @@ class AsyncConnection(AsyncOperators):
 
     async def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""
-        return await self._read(lambda q: q.history_of(machine))
+        return await self._look(lambda q: q.history_of(machine))
 
     async def session_info(self, session_id: UUID) -> SessionInfo | None:
         """The session's row, live or expired; None once it is closed or collected."""
-        return await self._read(lambda q: q.session(session_id))
+        return await self._look(lambda q: q.session(session_id))
 
     async def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""
@@ -281,7 +281,7 @@ class AsyncConnection(AsyncOperators):
                 active_backoffs={row.process: row.count for row in await q.count_active_backoffs()},
             )
 
-        return await self._read(count)
+        return await self._look(count)
 
     async def collect(self) -> Collected:
         """Frees what expired sessions held, with a `Lost` event for each lease; returns how much.

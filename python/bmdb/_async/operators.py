@@ -69,7 +69,7 @@ class AsyncOperators(Unique):
         _core.check_process(name)
         wanted = await self._wanted(name, process)
         with Nesting(self._core):
-            asked = [(await self._core.questions.about_async(eligibility)) for _, eligibility, _ in wanted]
+            asked = [await self._core.questions.about_async(eligibility) for _, eligibility, _ in wanted]
         questions = [(examined, placed) for examined, _, placed in asked]
 
         async def look(q: AsyncQueries) -> tuple[list[Row], list[_Answer]]:

@@ -232,11 +232,11 @@ class Connection(Operators):
 
     def history_of(self, machine: UUID) -> list[HistoryEvent]:
         """Everything that happened to the machine, oldest first."""
-        return self._read(lambda q: q.history_of(machine))
+        return self._look(lambda q: q.history_of(machine))
 
     def session_info(self, session_id: UUID) -> SessionInfo | None:
         """The session's row, live or expired; None once it is closed or collected."""
-        return self._read(lambda q: q.session(session_id))
+        return self._look(lambda q: q.session(session_id))
 
     def statistics(self) -> Statistics:
         """The fleet in numbers, from one snapshot."""
@@ -254,7 +254,7 @@ class Connection(Operators):
                 active_backoffs={row.process: row.count for row in q.count_active_backoffs()},
             )
 
-        return self._read(count)
+        return self._look(count)
 
     def collect(self) -> Collected:
         """Frees what expired sessions held, with a `Lost` event for each lease; returns how much.

@@ -70,7 +70,7 @@ class Operators(Unique):
         _core.check_process(name)
         wanted = self._wanted(name, process)
         with Nesting(self._core):
-            asked = [(self._core.questions.about(eligibility)) for _, eligibility, _ in wanted]
+            asked = [self._core.questions.about(eligibility) for _, eligibility, _ in wanted]
         questions = [(examined, placed) for examined, _, placed in asked]
 
         def look(q: Queries) -> tuple[list[Row], list[_Answer]]:

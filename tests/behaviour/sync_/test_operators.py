@@ -162,3 +162,19 @@ def test_who_ends_a_hold_or_a_quarantine_is_in_history(
     assert [cause for event, cause in history if event == Event.QUARANTINE_RELEASED] == [None, "bob: fan replaced"]
     with pytest.raises(TypeError, match="reason must be a str"):
         connection.release(machine, owner="bob")
+
+
+def test_the_statistics_are_of_one_moment(
+    connection: bmdb.Connection, machines: MakeMachines, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = bmdb.Queries.count_provided
+
+    def late(q: bmdb.Queries) -> int:
+        (machine,) = machines(1)
+        sql.execute("INSERT INTO machine_provided (machine_id, provider, provider_id) VALUES (%s, 'A', '1')", [machine])
+        return counted(q)
+
+    monkeypatch.setattr(bmdb.Queries, "count_provided", late)
+    told = connection.statistics()
+    assert (told.machines, told.machines_provided) == (0, 0)
+    assert sql.execute("SELECT count(*) FROM machine_provided").fetchone() == (1,)
