@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import unicodedata
 import uuid
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from tests.cli.conftest import PROCESS, Answer, Documents, fail
 
 import bmdb
+from bmdb.cli import questions
+from bmdb.unseen import visible
 
 HOSTILE = "\x1b[31mits disk\u202e"
 
@@ -150,3 +154,16 @@ class TestProcesses:
         assert errors == (
             "bmdb: no worker has registered a process No\\nSuch: `bmdb processes` lists those there are\n"
         )
+
+
+@pytest.mark.parametrize("name", ["it's", "[/bad] pro\u202ec", "a\\b\x85'\n", "$(id) `id`", "-x", "ü"])
+def test_a_name_in_a_command_is_what_a_shell_makes_of_it(name: str) -> None:
+    argument = questions._argument(name)
+    assert visible(argument) == argument
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {argument}_"],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    assert done.stdout.decode() == f"{name}_"

@@ -18,6 +18,7 @@ from bmdb.cli.operators import Machine
 from bmdb.cli.terminal import one_line, print_error, print_json, print_table, visible
 from bmdb.explanation import Clause, Explanation
 from bmdb.model import RegisteredEligibility, RegisteredProcess
+from bmdb.unseen import is_seen
 
 PROCESS_COLUMNS = (
     "PROCESS",
@@ -109,7 +110,11 @@ def _way_out(explanation: Explanation, clause: Clause) -> str | None:
 
 
 def _argument(text: str) -> str:
-    return visible(shlex.quote(text))
+    """A text as a shell takes it: with an escape for each character that is not seen, as bash, zsh and ksh read it."""
+    if all(map(is_seen, text)):
+        return shlex.quote(text)
+    marks = (mark if is_seen(mark) and mark not in "\\'" else f"\\U{ord(mark):08x}" for mark in text)
+    return f"$'{''.join(marks)}'"
 
 
 @app.command()
