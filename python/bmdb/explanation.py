@@ -87,7 +87,9 @@ def conditions(
         elif has:
             failing.append(clause(f"it has tag {tag}, and {process} wants machines without it", tag=tag, must="lack"))
     asked = eligibility.sql or eligibility.where
-    if asked is not None and answer.holds is not True and not any(c.facts["must"] == "have" for c in failing):
+    # Where a tag is not there nothing is said of the condition; a query may also answer neither yes nor no.
+    judged = answer.holds is False or (eligibility.sql is not None and answer.holds is None)
+    if asked is not None and judged and not any(c.facts["must"] == "have" for c in failing):
         what = (
             "the query of the process does not return it" if eligibility.sql else "this condition does not hold of it"
         )

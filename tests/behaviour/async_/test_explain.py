@@ -196,6 +196,13 @@ async def test_what_has_gone_since_is_told_and_is_no_error(fleet: Fleet) -> None
         await fleet.connection.backlog("rack")
 
 
+async def test_a_condition_is_not_judged_where_a_tag_is_not_there(fleet: Fleet) -> None:
+    wanted = bmdb.eligible(having=("provided",), lacking=("rack",), where="provider = 'Equinix'")
+    await fleet.connection.register(bmdb.Process("rack", eligible=wanted, watch=False))
+    told = await fleet.connection.explain(fleet.machine, "rack")
+    assert [clause.facts.get("tag") for clause in told.clauses] == ["rack"]
+
+
 async def test_queries_of_their_own_are_told_too(fleet: Fleet) -> None:
     wanted = bmdb.eligible(sql="SELECT machine_id FROM machine_provided WHERE provider_id = $1", params=("i-2",))
     await fleet.connection.register(bmdb.Process("audit", eligible=wanted))

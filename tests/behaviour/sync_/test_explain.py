@@ -193,6 +193,13 @@ def test_what_has_gone_since_is_told_and_is_no_error(fleet: Fleet) -> None:
         fleet.connection.backlog("rack")
 
 
+def test_a_condition_is_not_judged_where_a_tag_is_not_there(fleet: Fleet) -> None:
+    wanted = bmdb.eligible(having=("provided",), lacking=("rack",), where="provider = 'Equinix'")
+    fleet.connection.register(bmdb.Process("rack", eligible=wanted, watch=False))
+    told = fleet.connection.explain(fleet.machine, "rack")
+    assert [clause.facts.get("tag") for clause in told.clauses] == ["rack"]
+
+
 def test_queries_of_their_own_are_told_too(fleet: Fleet) -> None:
     wanted = bmdb.eligible(sql="SELECT machine_id FROM machine_provided WHERE provider_id = $1", params=("i-2",))
     fleet.connection.register(bmdb.Process("audit", eligible=wanted))
