@@ -224,13 +224,19 @@ class TestWhatEveryClaimSeesTo:
 
     @pytest.mark.parametrize("of", [None, PROCESS])
     async def test_held(
-        self, of: str | None, connection: bmdb.AsyncConnection, session: bmdb.AsyncSession, machines: MakeMachines
+        self,
+        of: str | None,
+        connection: bmdb.AsyncConnection,
+        session: bmdb.AsyncSession,
+        machines: MakeMachines,
+        sql: Sql,
     ) -> None:
         held, free = machines(2)
         await connection.hold(held, of, owner="ada", reason="disk")
         assert await drained(session) == {free}
         assert await drained(session, process="another") == ({free} if of is None else {held, free})
-        await connection.hold(held, of, owner="ada", reason="disk", until=datetime.now(UTC) - timedelta(seconds=1))
+        await connection.hold(held, of, owner="ada", reason="disk", until=datetime.now(UTC) + timedelta(hours=1))
+        sql.execute("UPDATE work_hold SET until = clock_timestamp() - interval '1 second'")
         assert await drained(session) == {held}
 
     async def test_a_machine_whose_row_is_locked_is_passed_over(

@@ -211,13 +211,19 @@ class TestWhatEveryClaimSeesTo:
 
     @pytest.mark.parametrize("of", [None, PROCESS])
     def test_held(
-        self, of: str | None, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines
+        self,
+        of: str | None,
+        connection: bmdb.Connection,
+        session: bmdb.Session,
+        machines: MakeMachines,
+        sql: Sql,
     ) -> None:
         held, free = machines(2)
         connection.hold(held, of, owner="ada", reason="disk")
         assert drained(session) == {free}
         assert drained(session, process="another") == ({free} if of is None else {held, free})
-        connection.hold(held, of, owner="ada", reason="disk", until=datetime.now(UTC) - timedelta(seconds=1))
+        connection.hold(held, of, owner="ada", reason="disk", until=datetime.now(UTC) + timedelta(hours=1))
+        sql.execute("UPDATE work_hold SET until = clock_timestamp() - interval '1 second'")
         assert drained(session) == {held}
 
     def test_a_machine_whose_row_is_locked_is_passed_over(
