@@ -1,4 +1,4 @@
-"""What the tests of faults share: a table for users' writes, a connection through the proxy, metrics by name."""
+"""What the tests of faults share: a table to write to, a connection through the proxy, metrics by name, figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.figures import PROPERTY, Figure, Noted, Unit
 from tests.proxy import Proxy
 
 # The sum of a metric's samples that carry the labels given.
@@ -41,3 +42,14 @@ def metric() -> Metric:
         )
 
     return total
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Notes what the test has measured, for docs/guarantees.md: see `tests.faults.figures.Figure`."""
+
+    def note(text: str, value: float, unit: Unit = "", *, of: int | None = None) -> None:
+        noted: Noted = (text, value, unit, of)
+        record_property(PROPERTY, noted)
+
+    return note

@@ -1,4 +1,7 @@
-"""COMMIT took effect and its answer was lost: claims and ends find that out; a plain transaction says "unknown".
+"""Row 14: COMMIT took effect and its answer was lost.
+
+Promised: `work()` returns the work, and an end returns; a plain transaction raises `AmbiguousCommitError`, which
+resolves to committed.
 
 What cannot be taken from the answer is asked of the server, by the transaction's id.
 """
