@@ -1,4 +1,7 @@
-"""An end whose holder falls silent between its statement and its COMMIT does not keep the machine either."""
+"""Row 1: the holder falls silent between the statement of an end and its COMMIT.
+
+Promised: that does not keep the machine from others either.
+"""
 
 from __future__ import annotations
 

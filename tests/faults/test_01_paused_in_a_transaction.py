@@ -1,5 +1,6 @@
-"""A worker that is stopped inside a transaction for longer than its interval: what it then commits is refused, or had
-landed before its machine went to somebody else. Never after.
+"""Row 1: a worker is stopped inside a transaction for longer than its interval, and then goes on.
+
+Promised: what it then commits is refused, or had landed before its machine went to somebody else. Never after.
 
 The order is read from the server's commit timestamps. Two guards are tested apart: when the worker runs again its own
 clock refuses; and when its COMMIT was on the way already, the server has to.

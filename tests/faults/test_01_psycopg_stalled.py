@@ -1,4 +1,7 @@
-"""A holder whose session ran out while it sat in a transaction on a psycopg connection of its own (rows 1, 12, 24)."""
+"""Rows 1, 12, 24: a session runs out while its holder sits in a transaction on a psycopg connection of its own.
+
+Promised: collection ends that transaction, and nothing of it lands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A worker that is paused between work() and finish() finds its lease gone, and its finish writes nothing.
+"""Row 2: a worker is paused between `work()` and `finish()`.
+
+Promised: its lease is gone, `finish` says so, the callback does not run, and nothing is written.
 
 Two guards, each tested alone: trust, which the worker's own clock ends, and the lease's row, which finish must delete.
 """

@@ -1,4 +1,6 @@
-"""A machine that was suspended: its sessions are expired on waking, before any query is sent.
+"""Row 3: the whole machine is suspended, and wakes.
+
+Promised: its sessions are expired on waking, before any query is sent.
 
 The suspension is played by letting the clock of the connection jump ahead, which is what waking looks like to a clock
 that counts it.

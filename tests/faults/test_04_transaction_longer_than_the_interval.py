@@ -1,4 +1,7 @@
-"""A transaction of six intervals: heartbeats pass beside it, and it commits."""
+"""Row 4: a transaction takes six intervals.
+
+Promised: heartbeats pass beside it, and it commits.
+"""
 
 from __future__ import annotations
 

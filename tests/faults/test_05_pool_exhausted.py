@@ -1,4 +1,7 @@
-"""All connections in use: the heartbeat has its own, and whoever waits for a free one is told in the end."""
+"""Row 5: all connections of the pool are in use.
+
+Promised: the heartbeat has its own; whoever waits for a free one gets a turn, or a clear time-out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A C extension holds the GIL for 10 s: the session lives on, and its beats are on time."""
+"""Row 6: a C extension holds the GIL for 10 s.
+
+Promised: the session lives on, and its beats are on time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One heartbeat fails: nothing is lost, one warning tells of it, and the next goes out on a new connection."""
+"""Row 7: one heartbeat fails.
+
+Promised: nothing is lost, one warning tells of it, and the next beat goes out on a new connection.
+"""
 
 from __future__ import annotations
 

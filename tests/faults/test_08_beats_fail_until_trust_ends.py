@@ -1,4 +1,7 @@
-"""Every heartbeat fails: the holder is told before the database would let anybody else in, and starts nothing more."""
+"""Row 8: every heartbeat fails.
+
+Promised: the holder is told before the database would let anybody else in, and starts nothing more.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A link that dies at COMMIT while the heartbeat's own is well: the wait ends, and the truth is found out.
+"""Row 9: a link dies at COMMIT while the heartbeat's own is well.
+
+Promised: the wait ends, and what became of the transaction is found out.
 
 Found by the chaos test: the session lives on, so nothing else would have ended the wait. A transaction that the server
 never heard the end of would keep its locks, so it is ended too.

@@ -1,4 +1,7 @@
-"""A backend that is stopped: our timer ends the wait, the socket is dropped, and the next connection works."""
+"""Row 10: the server's process behind a connection is stopped.
+
+Promised: a timer of ours ends the wait, the socket is dropped, and the next connection works.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A stopped postmaster accepts at the TCP level and then says nothing: connecting ends within its timeout."""
+"""Row 11: a stopped postmaster accepts at the level of TCP, and then says nothing.
+
+Promised: connecting ends within its time-out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An administrator ends the backend before COMMIT (57P01): the whole callback runs again elsewhere, and is counted."""
+"""Row 12: an administrator ends the backend before COMMIT (57P01).
+
+Promised: the whole callback runs again elsewhere, and that is counted.
+"""
 
 from __future__ import annotations
 

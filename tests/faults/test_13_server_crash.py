@@ -1,4 +1,7 @@
-"""A backend is killed, so the server ends all others and recovers: transactions run again, sessions live on."""
+"""Row 13: a backend is killed, so that the server ends all others and recovers.
+
+Promised: transactions run again, and sessions live on if the server is back within their trust.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""After a crash the server gives the ids of transactions that it forgot to others: asking by id must not be fooled."""
+"""Row 13: after a crash the server gives the ids of transactions that it forgot to others.
+
+Promised: whoever asks for an outcome by id is not fooled.
+"""
 
 from __future__ import annotations
 

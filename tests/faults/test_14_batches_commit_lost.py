@@ -1,7 +1,10 @@
-"""Rows 14 and 15 for claims by eligibility and ends without a callback: their commit, or the answer to it, is lost.
+"""Rows 14, 15: the COMMIT of a batch, of claims by eligibility or of ends without a callback, or the answer to it, is
+lost.
 
-A claim is found again by its id, an end by its event in history; what never arrived is done again. Nobody is told what
-did not happen, and no lease is left that nobody holds.
+Promised: what happened is found again, what never arrived is done again, nobody is told what did not happen, and no
+lease is left that nobody holds.
+
+A claim is found again by its id, an end by its event in history.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A COMMIT on the user's psycopg connection whose answer is lost, or that never arrived (rows 14, 15, 17)."""
+"""Rows 14, 15, 17: a COMMIT on the user's psycopg connection, or the answer to it, is lost.
+
+Promised: as on bmdb's own connections: claims and ends find it out, a plain transaction is ambiguous, and resolves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""COMMIT never arrived: claims and ends run again; a plain transaction says "unknown", and resolves to aborted."""
+"""Row 15: COMMIT never arrived.
+
+Promised: claims and ends run again; a plain transaction raises `AmbiguousCommitError`, which resolves to aborted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A COMMIT that is still going on while somebody asks how it ended: they wait, and are never told "aborted".
+"""Row 16: a COMMIT is still going on while somebody asks how it ended.
+
+Promised: they wait, and are never told "aborted".
 
 A synchronous standby that does not exist keeps the server's COMMIT waiting for as long as the test wants.
 """

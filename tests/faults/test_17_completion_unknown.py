@@ -1,4 +1,6 @@
-"""The server itself says that nobody knows how a commit ended (40003, as CockroachDB does): as good as a lost reply.
+"""Row 17: the server itself says that nobody knows how a commit ended (40003, as CockroachDB does).
+
+Promised: as for a lost answer.
 
 The last test plays CockroachDB's protocol on PostgreSQL, by a banner that says so: there the commit is a RELEASE.
 """

@@ -1,4 +1,7 @@
-"""CockroachDB's retry protocol on the user's psycopg connection, played on PostgreSQL: the RELEASE is the commit."""
+"""Row 17: CockroachDB's retry protocol on the user's psycopg connection, where the RELEASE is the commit.
+
+Promised: the same as natively; played on PostgreSQL.
+"""
 
 from __future__ import annotations
 

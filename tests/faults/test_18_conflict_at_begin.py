@@ -1,4 +1,7 @@
-"""A conflict met by the statement that travels with BEGIN is a conflict like any other."""
+"""Row 18: the statement that travels with BEGIN meets a conflict.
+
+Promised: that is a conflict like any other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Row 18: a conflict with another transaction runs the whole callback again, on a new snapshot, up to a limit."""
+"""Row 18: transactions conflict or deadlock, in a statement or at COMMIT.
+
+Promised: the whole callback runs again, on a new snapshot, with full jitter, up to a limit in count and in time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Row 19: a callback that swallows a database error never gets a silent success."""
+"""Row 19: a callback swallows a database error.
+
+Promised: it is tried again if that helps, else that error is raised: never a silent success.
+"""
 
 from __future__ import annotations
 

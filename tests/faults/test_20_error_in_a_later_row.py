@@ -1,4 +1,7 @@
-"""Row 20: an error that comes after the first row is never lost, whether the callback looks at the rest or not."""
+"""Row 20: an error comes after the first row of an answer.
+
+Promised: it is never lost, whether the callback looks at the rest or not.
+"""
 
 from __future__ import annotations
 

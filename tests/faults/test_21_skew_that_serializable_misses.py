@@ -1,4 +1,6 @@
-"""Row 21: PostgreSQL may let a write skew pass once it has summarised old transactions; a lease never does.
+"""Row 21: PostgreSQL lets a write skew pass once it has summarised old transactions.
+
+Promised: a lease is safe all the same.
 
 The server has few connections, so it keeps few finished transactions in memory and a little filler load is enough.
 """

@@ -1,4 +1,7 @@
-"""Claims that wait for one another must not hold the connections that the others need."""
+"""Row 22: claims wait for one another on a small pool.
+
+Promised: they do not hold the connections that the others need.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Row 22: fifty workers ask the same question, and the answer names the same machine to all of them.
 
+Promised: everybody gets through, nobody runs out of retries, and a lease wastes less than three transactions with
+callbacks, less than one without.
+
 Everybody gets through, nobody runs out of retries, and a lease costs at most three transactions for nothing.
 """
 

@@ -1,4 +1,7 @@
-"""Row 23: a unique violation in a table of the user's own is theirs: it surfaces untouched, and is no work conflict."""
+"""Row 23: a unique violation happens in a table of the user's own.
+
+Promised: it surfaces untouched, and is no `WorkConflictError`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A close, or a collection, that falls silent before its COMMIT must not keep the machine from everybody."""
+"""Row 24: a close, or a collection, falls silent before its COMMIT.
+
+Promised: that does not keep the machine from everybody.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Row 24: a collection that meets a holder in its transaction passes the session over; the next takes it."""
+"""Row 24: collection meets a holder in its transaction.
+
+Promised: it passes the session over, and the next one takes it.
+"""
 
 from __future__ import annotations
 

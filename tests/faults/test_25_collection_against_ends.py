@@ -1,4 +1,7 @@
-"""Row 25: collection, finish, fail, cancel and close meet on the same rows in every order, and never deadlock."""
+"""Row 25: collection, finish, fail, cancel and close meet on the same rows in every order.
+
+Promised: no deadlock.
+"""
 
 from __future__ import annotations
 

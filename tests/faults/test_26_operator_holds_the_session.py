@@ -1,4 +1,7 @@
-"""Row 26: somebody holds a session's row from psql. That is warned of, and costs the session when trust ends."""
+"""Row 26: somebody holds a session's row from psql.
+
+Promised: a warning names the blocker; the session is lost only when trust ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The wait for a synchronous standby is cancelled in COMMIT on a psycopg connection: committed here, and here only."""
+"""Row 29: the wait for a synchronous standby is cancelled in COMMIT on a psycopg connection: committed here, and here
+only.
+
+Promised: `AmbiguousCommitError`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Row 33: a forked child gets a clear error from what it inherited, can open its own, and leaves its parent's alone.
+"""Row 33: a process with an open connection forks (fork, forkserver, spawn).
+
+Promised: the child gets a clear error at once from what it inherited, and can open its own; the parent's is left alone.
 
 All of this happens in worker processes, as forking the test's own process would copy its threads.
 """

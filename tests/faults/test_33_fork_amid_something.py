@@ -1,4 +1,8 @@
-"""Row 33, at bad moments: in a callback, while claims queue up, after the child slept past its parent's trust."""
+"""Row 33: a fork at a bad moment: in a callback, while claims queue up, with a child that slept past its parent's
+trust.
+
+Promised: the same.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Row 34: Ctrl-C ends whatever a call is blocked in within 200 ms, rolls back, and leaves the connection usable.
+"""Row 34: Ctrl-C, while a call is blocked in a query, a lock, the pool or connecting.
+
+Promised: `KeyboardInterrupt` within 200 ms, rolled back, and the connection can be used again.
 
 Each worker process blocks in one way, is sent SIGINT, says when its KeyboardInterrupt came, and goes on working.
 """

@@ -1,4 +1,6 @@
-"""Row 35: an asyncio task is cancelled anywhere; what is reported has happened, and nothing is out of step afterwards.
+"""Row 35: an asyncio task is cancelled anywhere.
+
+Promised: what is reported has happened, a commit tells its true outcome, and nothing is out of step afterwards.
 
 The points are random, and the same again for the same seed: it is printed, and BMDB_TEST_SEED sets it. A link with some
 delay spreads a call out, so that every one of its steps is hit.

@@ -1,4 +1,6 @@
-"""Row 36 for asyncio: what tells the event loop of the last outcome is out of Python before the interpreter goes.
+"""Row 36: the interpreter exits after asyncio was used.
+
+Promised: what tells the event loop of the last outcome is out of Python before the interpreter goes: exit 0.
 
 Found by the chaos test, in one exit of ten. Up to Python 3.13 a thread that waits for the GIL when the interpreter goes
 is ended from inside, which nothing in Rust survives. Here that thread is late on purpose. It is there for event loops

@@ -1,4 +1,7 @@
-"""Row 38: a transaction inside a transaction, q used too late or from elsewhere: a clear error at once, no hang."""
+"""Row 38: a transaction inside a transaction; `q` used after its end or from another thread.
+
+Promised: a clear error at once, no hang.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Row 39: an end that failed may be tried again, and then succeeds, unless the lease was lost meanwhile."""
+"""Row 39: an end fails, and is called again.
+
+Promised: the second may succeed, unless the lease was lost meanwhile.
+"""
 
 from __future__ import annotations
 

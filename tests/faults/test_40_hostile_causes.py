@@ -1,6 +1,8 @@
-"""Row 40, in the core: a cause may be huge or hostile. It is capped and kept as it is, or refused.
+"""Row 40: the text of a cause is huge or hostile.
 
-Escaping for a page or a terminal is the business of what shows it.
+Promised: it is capped, and kept as it is; NUL is refused; it is escaped wherever it is shown.
+
+Here the core; pages, logs and terminals have tests of their own in tests/web, tests/numbers and tests/cli.
 """
 
 from __future__ import annotations

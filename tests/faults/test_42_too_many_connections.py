@@ -1,4 +1,7 @@
-"""Row 42, too many connections: a clear error after a few spaced tries, or success once there is room."""
+"""Row 42: the server has no connections left (53300).
+
+Promised: a clear error after a few spaced tries, or success once there is room.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Row 43 for claims by declared eligibility: what a rival has finished since the claim's snapshot is dropped again.
+"""Row 43: a claim by declared eligibility is judged on a snapshot older than a rival's finish.
+
+Promised: the machine is never leased again: what a rival has finished since is dropped.
 
 Such a claim is one statement in READ COMMITTED. It passes over machines whose rows a rival has locked, but a rival that
 has finished in between has left no lock and no lease, and on the claim's snapshot the machine still lacks the tag. Only

@@ -1,4 +1,6 @@
-"""Row 43: a claim judged on a snapshot older than a rival's finish never leases the machine again.
+"""Row 43: a claim by a callback is judged on a snapshot older than a rival's finish.
+
+Promised: the machine is never leased again.
 
 Retrieval looks at the tag alone and not at who holds what, so it offers machines that a rival is just finishing. The
 row of work is gone by then and refuses nothing; the fencing token's row does. BMDB_SOAK_MACHINES lengthens the drain.

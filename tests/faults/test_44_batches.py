@@ -1,4 +1,7 @@
-"""Row 44 for batches: claims and group commits over the same machines, in any order, never deadlock."""
+"""Row 44: claims in batches and group commits go over the same machines, in any order.
+
+Promised: no deadlock.
+"""
 
 from __future__ import annotations
 

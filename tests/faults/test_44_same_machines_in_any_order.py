@@ -1,4 +1,7 @@
-"""Row 44: claims of the same machines, offered in any order, beside finishes that set tags on them: no deadlock."""
+"""Row 44: claims of the same machines, offered in any order, beside finishes that set tags on them.
+
+Promised: no deadlock.
+"""
 
 from __future__ import annotations
 
