@@ -27,6 +27,9 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 MINUTES ?= 10
 SEED ?=
+# Tests wait more than they compute, so that several processes share even few cores; a file's tests stay together.
+# WORKERS=0 runs them one after the other, as some tests alone do, and all on a server of yours, which they would share.
+WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
@@ -36,6 +39,7 @@ help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo
 	@echo "  make test TESTS=tests/unit          some tests only"
+	@echo "  make test WORKERS=0                 one test after the other (4 processes share all tests otherwise)"
 	@echo "  make test BMDB_TEST_CONNINFO=…      on a server of yours instead of the embedded one"
 	@echo "  make test PG=15                     on servers made of an installed PostgreSQL 15"
 	@echo "  make venv PYTHON=python3.13         on another interpreter (after make clean)"
@@ -70,7 +74,7 @@ BROWSER_TESTS = $(if $(TESTS),$(findstring web,$(TESTS)),web)
 test: venv ## all tests: the core's in Rust, then everything else with pytest
 	$(if $(BROWSER_TESTS),tools/install_chromium.sh)
 	cargo test -p bmdb-core $(CARGO_FLAGS)
-	$(if $(PG),BMDB_TEST_PG=$(PG)) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+	$(if $(PG),BMDB_TEST_PG=$(PG)) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
 screenshots: venv ## take the pictures of the debug pages in docs/web, of a fleet at work
 	tools/install_chromium.sh
