@@ -76,6 +76,9 @@ def fleet(request: pytest.FixtureRequest, server: Server, template: str) -> Iter
 @pytest.fixture(scope="module")
 def planner(fleet: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection with the settings of those that carry claims and ends."""
+    with psycopg.connect(fleet) as asking:
+        if asking.info.server_version < 160000:
+            pytest.skip("EXPLAIN (GENERIC_PLAN) needs PostgreSQL 16")
     source = (CORE / "src/batch/lanes.rs").read_text()
     found = re.search(r'const SETTINGS: &str = "(.*?)";', source, re.DOTALL)
     assert found is not None

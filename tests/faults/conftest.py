@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg
 import pytest
 
 import bmdb
+from tests import portal
 from tests.faults.figures import PROPERTY, Figure, Noted, Unit
 from tests.proxy import Proxy
+
+Connect = Callable[..., bmdb.Connection]
+TWINS: Mapping[str, Connect] = {"sync": bmdb.connect, "async": portal.connect}
 
 # The sum of a metric's samples that carry the labels given.
 Metric = Callable[..., float]
@@ -23,10 +27,30 @@ def writes(sql: psycopg.Connection[Any]) -> str:
     return "writes"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What connects in a test runs on both twins, unless the test or its file has the mark `one_twin`."""
+    if "connect" in metafunc.fixturenames:
+        one = metafunc.definition.get_closest_marker("one_twin") is not None
+        metafunc.parametrize("connect", TWINS if not one else ["sync"], indirect=True, scope="function")
+
+
 @pytest.fixture
-def proxied(proxy: Proxy, database: str) -> Iterator[bmdb.Connection]:
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """`bmdb.connect`, or the same for the async API."""
+    return TWINS[request.param]
+
+
+@pytest.fixture
+def connection(connect: Connect, database: str) -> Iterator[bmdb.Connection]:
+    """An open bmdb connection to `database`, component "test"."""
+    with connect(database, component="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def proxied(connect: Connect, proxy: Proxy, database: str) -> Iterator[bmdb.Connection]:
     """An open bmdb connection that leads through the proxy."""
-    with bmdb.connect(proxy.conninfo(database), component="proxied") as opened:
+    with connect(proxy.conninfo(database), component="proxied") as opened:
         yield opened
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 from tests.processes import eventually
 from tests.proxy import Proxy
 
@@ -34,6 +35,7 @@ def test_an_end_that_never_gets_to_its_commit_does_not_keep_the_machine(
     session: bmdb.Session,
     machines: Callable[[int], list[UUID]],
     end: str,
+    connect: Connect,
 ) -> None:
     """Its backend holds the lease's row, and hears nothing of its client's end: an advisory lock tells on it."""
     (machine,) = machines(1)
@@ -47,7 +49,7 @@ def test_an_end_that_never_gets_to_its_commit_does_not_keep_the_machine(
 
     with (
         ThreadPoolExecutor(1) as threads,
-        bmdb.connect(proxy.conninfo(database), component="holder") as holding,
+        connect(proxy.conninfo(database), component="holder") as holding,
         holding.start_session(interval=1) as holder,
     ):
         work = holder.work(PROCESS, lambda _: [machine])

@@ -15,6 +15,9 @@ import pytest
 
 import bmdb
 
+# The connections are those of the sync API; tests/behaviour and row 35 run transactions on psycopg's async ones.
+pytestmark = pytest.mark.one_twin
+
 
 @pytest.mark.parametrize("end", [True, False])
 def test_collection_ends_it_and_nothing_lands(

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 from tests.processes import Spawn, eventually
 
 PROCESS = "Paused"
@@ -97,6 +98,7 @@ def test_a_lease_that_the_database_gave_away_is_lost_although_its_session_is_tru
     sql: psycopg.Connection[Any],
     writes: str,
     machines: Callable[[int], list[UUID]],
+    connect: Connect,
 ) -> None:
     """Here the holder's clock gives no reason for doubt: what refuses is the row of the lease."""
     machines(1)
@@ -105,7 +107,7 @@ def test_a_lease_that_the_database_gave_away_is_lost_although_its_session_is_tru
     def commit(q: bmdb.Queries) -> None:
         ran.append(q.execute("INSERT INTO writes VALUES ('holder')"))
 
-    with bmdb.connect(database, component="holder") as holding:
+    with connect(database, component="holder") as holding:
         # So long an interval that no beat comes within this test.
         holder = holding.start_session(interval=120)
         work = holder.work(PROCESS, lambda q: q.fetch("SELECT machine_id FROM machines"))

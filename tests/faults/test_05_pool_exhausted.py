@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 
 POOL = 2
 THREADS = 10
@@ -25,8 +26,10 @@ def beats(connection: bmdb.Connection) -> tuple[float, float]:
     return values["bmdb_heartbeats"], values["bmdb_heartbeat_failures"]
 
 
-def test_heartbeats_go_on_and_everybody_gets_a_turn(database: str, sql: psycopg.Connection[Any], writes: str) -> None:
-    with bmdb.connect(database, component="busy", pool_size=POOL) as connection:
+def test_heartbeats_go_on_and_everybody_gets_a_turn(
+    database: str, sql: psycopg.Connection[Any], writes: str, connect: Connect
+) -> None:
+    with connect(database, component="busy", pool_size=POOL) as connection:
         session = connection.start_session(interval=1)
         most = inside = 0
         lock = threading.Lock()
@@ -55,9 +58,10 @@ def test_heartbeats_go_on_and_everybody_gets_a_turn(database: str, sql: psycopg.
 
 
 @pytest.mark.slow
-def test_waiting_for_a_connection_ends_in_a_clear_timeout(database: str) -> None:
+@pytest.mark.one_twin
+def test_waiting_for_a_connection_ends_in_a_clear_timeout(database: str, connect: Connect) -> None:
     """Takes the 30 s that a wait may last."""
-    with bmdb.connect(database, component="busy", pool_size=POOL) as connection:
+    with connect(database, component="busy", pool_size=POOL) as connection:
         session = connection.start_session(interval=1)
         held = threading.Barrier(POOL + 1)
         done = threading.Event()

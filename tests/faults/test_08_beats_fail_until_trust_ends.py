@@ -44,7 +44,7 @@ def test_the_holder_is_told_before_the_deadline(
     told_at: list[float] = []
 
     def tell(lost: bmdb.Session) -> None:
-        assert lost is session
+        assert lost == session
         told_at.append(time.monotonic())
         told.set()
 

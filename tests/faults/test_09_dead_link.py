@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 from tests.faults.figures import Figure
 from tests.processes import eventually
 from tests.proxy import CutRule, Proxy
@@ -101,9 +102,11 @@ def test_a_first_connection_that_leads_nowhere_does_not_use_up_all_trust(
     assert proxy.count(BEAT) > 0
 
 
-def test_a_wait_for_the_pool_ends_with_the_session(database: str, sql: psycopg.Connection[Any]) -> None:
+def test_a_wait_for_the_pool_ends_with_the_session(
+    database: str, sql: psycopg.Connection[Any], connect: Connect
+) -> None:
     with (
-        bmdb.connect(database, component="test", pool_size=1) as connection,
+        connect(database, component="test", pool_size=1) as connection,
         connection.start_session(interval=60) as holding,
         connection.start_session(interval=1) as waiting,
         ThreadPoolExecutor(1) as threads,

@@ -35,6 +35,7 @@ def holder(proxied: bmdb.Connection) -> bmdb.Session:
 
 
 @pytest.mark.slow
+@pytest.mark.one_twin
 def test_a_commit_that_is_lost_on_the_way(
     proxy: Proxy,
     proxied: bmdb.Connection,

@@ -11,21 +11,22 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 from tests.processes import suspended
 
 
-def test_connecting_ends_in_time_and_open_connections_go_on(own_server: EmbeddedServer) -> None:
+def test_connecting_ends_in_time_and_open_connections_go_on(own_server: EmbeddedServer, connect: Connect) -> None:
     dsn = own_server.dsn(own_server.create_database("bmdb").split("dbname=")[1].split()[0], connect_timeout=1)
-    with bmdb.connect(dsn, component="patient", migrate=True) as connection:
+    with connect(dsn, component="patient", migrate=True) as connection:
         session = connection.start_session(interval=1)
         # The first beat opens the heartbeat's connection.
         assert not session.wait_expired(0.6)
         with suspended(own_server.postmaster):
             began = time.monotonic()
             with pytest.raises(bmdb.ConnectionFailedError, match="connect_timeout"):
-                bmdb.connect(dsn, component="hasty")
+                connect(dsn, component="hasty")
             assert 0.9 < time.monotonic() - began < 1.5
             # Backends that exist serve on, the heartbeat's and the pool's.
             assert session.transact(lambda q: q.fetch_value("SELECT 1")) == 1
             assert not session.wait_expired(0.6)
-        bmdb.connect(dsn, component="hasty").close()
+        connect(dsn, component="hasty").close()

@@ -13,6 +13,7 @@ import psycopg
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 from tests.processes import eventually, kill
 
 THREADS = 3
@@ -20,9 +21,9 @@ THREADS = 3
 INTERVAL = 15
 
 
-def test_everybody_else_goes_on_after_a_crash(own_server: EmbeddedServer) -> None:
+def test_everybody_else_goes_on_after_a_crash(own_server: EmbeddedServer, connect: Connect) -> None:
     dsn = own_server.create_database("bmdb")
-    with bmdb.connect(dsn, component="survivor", migrate=True) as connection:
+    with connect(dsn, component="survivor", migrate=True) as connection:
         with psycopg.connect(dsn, autocommit=True) as sql:
             sql.execute("CREATE TABLE writes (what text)")
             sql.execute("INSERT INTO machines SELECT FROM generate_series(1, 3)")

@@ -13,6 +13,7 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 from tests.processes import kill
 from tests.proxy import Proxy
 
@@ -24,11 +25,11 @@ def lazy_server() -> Iterator[EmbeddedServer]:
         yield running
 
 
-def test_a_reused_transaction_id_is_not_taken_for_a_commit(lazy_server: EmbeddedServer) -> None:
+def test_a_reused_transaction_id_is_not_taken_for_a_commit(lazy_server: EmbeddedServer, connect: Connect) -> None:
     dsn = lazy_server.create_database("bmdb")
     with (
         Proxy(*lazy_server.address) as proxy,
-        bmdb.connect(proxy.conninfo(dsn), component="crashed", migrate=True) as connection,
+        connect(proxy.conninfo(dsn), component="crashed", migrate=True) as connection,
         ThreadPoolExecutor(1) as threads,
     ):
         with psycopg.connect(dsn, autocommit=True) as sql:

@@ -16,6 +16,9 @@ import bmdb
 from bmdb.psycopg import run_transaction
 from tests.proxy import Proxy
 
+# The connections are those of the sync API; tests/behaviour and row 35 run transactions on psycopg's async ones.
+pytestmark = pytest.mark.one_twin
+
 Sql = psycopg.Connection[Any]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 from tests.processes import eventually
 from tests.proxy import Proxy
 
@@ -24,12 +25,12 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 Freeze = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-def test_whoever_asks_waits(own_server: EmbeddedServer) -> None:
+def test_whoever_asks_waits(own_server: EmbeddedServer, connect: Connect) -> None:
     dsn = own_server.create_database("bmdb")
     with (
         Proxy(*own_server.address) as proxy,
         psycopg.connect(dsn, autocommit=True) as sql,
-        bmdb.connect(proxy.conninfo(dsn), component="patient", migrate=True) as connection,
+        connect(proxy.conninfo(dsn), component="patient", migrate=True) as connection,
         ThreadPoolExecutor(1) as threads,
     ):
         sql.execute("CREATE TABLE writes (what text)")
@@ -75,13 +76,13 @@ def test_whoever_asks_waits(own_server: EmbeddedServer) -> None:
         work.finish()
 
 
-def test_statistics_reset_by_an_operator_are_no_crash(own_server: EmbeddedServer) -> None:
+def test_statistics_reset_by_an_operator_are_no_crash(own_server: EmbeddedServer, connect: Connect) -> None:
     """Their reset is how a crash is noticed; taken for one while COMMIT goes on it must not make "aborted" of it."""
     dsn = own_server.create_database("bmdb")
     with (
         Proxy(*own_server.address) as proxy,
         psycopg.connect(dsn, autocommit=True) as sql,
-        bmdb.connect(proxy.conninfo(dsn), component="patient", migrate=True) as connection,
+        connect(proxy.conninfo(dsn), component="patient", migrate=True) as connection,
         ThreadPoolExecutor(1) as threads,
     ):
         sql.execute("INSERT INTO machines (machine_id) SELECT gen_random_uuid() FROM generate_series(1, 2)")

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 from tests.proxy import Proxy
 
 UNKNOWN = "40003"
@@ -71,7 +72,7 @@ def test_work_and_finish_settle_it(
 
 @pytest.mark.parametrize("sqlstate", [UNKNOWN, "XX000", "53100"])
 def test_on_release_it_is_ambiguous_and_the_callback_is_not_run_again(
-    proxy: Proxy, database: str, sql: psycopg.Connection[Any], writes: str, sqlstate: str
+    proxy: Proxy, database: str, sql: psycopg.Connection[Any], writes: str, sqlstate: str, connect: Connect
 ) -> None:
     """Whatever RELEASE fails with, a conflict excepted: an error says that nothing is committed only on PostgreSQL."""
     sql.execute("CREATE FUNCTION public.version() RETURNS text RETURN 'CockroachDB CCL v99 (played)'")
@@ -81,7 +82,7 @@ def test_on_release_it_is_ambiguous_and_the_callback_is_not_run_again(
     def write(q: bmdb.Queries) -> None:
         runs.append(q.execute("INSERT INTO writes VALUES ('x')"))
 
-    with bmdb.connect(disguised, component="roach") as connection:
+    with connect(disguised, component="roach") as connection:
         session = connection.start_session(interval=120)
         session.transact(write)
         assert proxy.count("RELEASE SAVEPOINT cockroach_restart") >= 1

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-import bmdb
+from tests.faults.conftest import Connect
 from tests.proxy import Proxy
 
 # Not the heartbeat's, which come by a connection of their own, sooner or later.
@@ -17,10 +17,12 @@ OURS = "pg_advisory_xact_lock_shared|machine_agent_started|DELETE FROM work|new_
 
 
 @pytest.mark.parametrize("opening", ["pg_advisory_xact_lock_shared", "DELETE FROM work"], ids=["fence", "finish"])
-def test_conflicts_in_the_opening_are_retried_on_the_same_connection(proxy: Proxy, database: str, opening: str) -> None:
+def test_conflicts_in_the_opening_are_retried_on_the_same_connection(
+    proxy: Proxy, database: str, opening: str, connect: Connect
+) -> None:
     """Ten 40001 in a row, each as harmless as one in the callback: no error, no new connection, no long pauses."""
     with (
-        bmdb.connect(proxy.conninfo(database), component="tests", pool_size=1) as connection,
+        connect(proxy.conninfo(database), component="tests", pool_size=1) as connection,
         connection.start_session(interval=20) as session,
     ):
         machine: UUID = session.transact(lambda q: q.new_machine().machine_id)

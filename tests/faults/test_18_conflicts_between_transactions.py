@@ -14,16 +14,17 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.conftest import Connect
 
 SECONDS = 20.0
 
 
 @pytest.fixture
-def sessions(database: str) -> Iterator[tuple[bmdb.Session, bmdb.Session]]:
+def sessions(database: str, connect: Connect) -> Iterator[tuple[bmdb.Session, bmdb.Session]]:
     """Two sessions, each of a connection of its own."""
     with (
-        bmdb.connect(database, component="one") as one,
-        bmdb.connect(database, component="two") as two,
+        connect(database, component="one") as one,
+        connect(database, component="two") as two,
         one.start_session(interval=10.0) as first,
         two.start_session(interval=10.0) as second,
     ):
@@ -161,7 +162,9 @@ def test_retries_end_by_count_and_the_error_tells_how_often_and_why(
     assert session.transact(lambda q: q.fetch_value("SELECT n FROM tally")) == allowed + 1
 
 
-def test_the_connection_says_how_often_unless_the_call_does(database: str, sql: psycopg.Connection[Any]) -> None:
+def test_the_connection_says_how_often_unless_the_call_does(
+    database: str, sql: psycopg.Connection[Any], connect: Connect
+) -> None:
     sql.execute("CREATE TABLE tally (n int NOT NULL)")
     sql.execute("INSERT INTO tally VALUES (0)")
 
@@ -171,7 +174,7 @@ def test_the_connection_says_how_often_unless_the_call_does(database: str, sql: 
         q.execute("UPDATE tally SET n = n + 1000")
 
     with (
-        bmdb.connect(database, component="test", max_retries=2) as connection,
+        connect(database, component="test", max_retries=2) as connection,
         connection.start_session() as session,
     ):
         with pytest.raises(bmdb.RetriesExhaustedError) as caught:

@@ -16,6 +16,7 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 
 PROCESS = "UnitTest1"
 SECONDS = 30.0
@@ -23,11 +24,11 @@ FILLER = 600
 
 
 @pytest.mark.slow
-def test_two_claims_that_each_saw_the_machine_free_lease_it_once_under_filler_load() -> None:
+def test_two_claims_that_each_saw_the_machine_free_lease_it_once_under_filler_load(connect: Connect) -> None:
     with (
         EmbeddedServer({"max_connections": "20"}) as server,
         psycopg.connect(server.dsn(), autocommit=True) as sql,
-        bmdb.connect(server.dsn(), component="test", migrate=True, pool_size=4) as connection,
+        connect(server.dsn(), component="test", migrate=True, pool_size=4) as connection,
         connection.start_session(interval=30.0) as first,
         connection.start_session(interval=30.0) as second,
     ):

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
-import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 from tests.proxy import Proxy
 
 PROCESS = "UnitTest1"
@@ -20,12 +20,12 @@ PROCESS = "UnitTest1"
 
 @pytest.mark.timeout(60)
 def test_a_claim_that_is_run_again_lets_go_of_its_connection(
-    proxy: Proxy, database: str, machines: MakeMachines
+    proxy: Proxy, database: str, machines: MakeMachines, connect: Connect
 ) -> None:
     """One connection, so one claim at a time: the one that meets a conflict queues behind the one that waited."""
     offered = machines(4)
     with (
-        bmdb.connect(proxy.conninfo(database), component="test", pool_size=1) as connection,
+        connect(proxy.conninfo(database), component="test", pool_size=1) as connection,
         connection.start_session(interval=30) as session,
         ThreadPoolExecutor(2) as threads,
     ):

@@ -19,6 +19,7 @@ import pytest
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 from tests.processes import Spawn
 
 PROCESS = "UnitTest1"
@@ -144,10 +145,10 @@ def crew(request: pytest.FixtureRequest) -> tuple[str, int]:
 
 
 def test_fifty_threads_on_one_connection_share_two_hundred_machines(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, crew: tuple[str, int]
+    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, crew: tuple[str, int], connect: Connect
 ) -> None:
     machines(MACHINES)
-    with bmdb.connect(database, component="crew", pool_size=20, isolation=crew[0]) as connection:
+    with connect(database, component="crew", pool_size=20, isolation=crew[0]) as connection:
         tally = drain(connection, 50, crew[1])
     check_all_done_once(tally, sql)
     assert tally.waste < WASTE_ALLOWED

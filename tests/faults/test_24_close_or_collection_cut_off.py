@@ -14,6 +14,7 @@ import pytest
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 from tests.processes import eventually
 from tests.proxy import Proxy
 
@@ -29,6 +30,7 @@ def test_the_server_ends_it_and_another_pass_takes_the_session(
     sql: psycopg.Connection[Any],
     machines: MakeMachines,
     what: str,
+    connect: Connect,
 ) -> None:
     """Its backend holds rows that every collection passes over, and hears nothing of its client's end."""
     (machine,) = machines(1)
@@ -40,7 +42,7 @@ def test_the_server_ends_it_and_another_pass_takes_the_session(
             gained.append(session.work(PROCESS, lambda q: [machine]))
         return bool(gained)
 
-    with ThreadPoolExecutor(1) as threads, bmdb.connect(proxy.conninfo(database), component="holder") as holding:
+    with ThreadPoolExecutor(1) as threads, connect(proxy.conninfo(database), component="holder") as holding:
         holder = holding.start_session(interval=1 if what == "close" else 100)
         holder.work(PROCESS, lambda q: [machine])
         with proxy.holding_before() as commit:

@@ -16,6 +16,7 @@ import psycopg
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 from tests.processes import eventually
 
 PROCESS = "UnitTest1"
@@ -34,7 +35,7 @@ def deadlocks(sql: psycopg.Connection[Any]) -> int:
 
 
 def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines
+    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
 ) -> None:
     offered = machines(MACHINES)
     end = time.monotonic() + SECONDS
@@ -54,8 +55,8 @@ def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
         return threading.Thread(target=loop)
 
     with (
-        bmdb.connect(database, component="holders", pool_size=12) as holders,
-        bmdb.connect(database, component="collectors", pool_size=4) as collectors,
+        connect(database, component="holders", pool_size=12) as holders,
+        connect(database, component="collectors", pool_size=4) as collectors,
     ):
 
         def hold(chance: random.Random) -> None:

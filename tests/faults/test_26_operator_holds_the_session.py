@@ -97,6 +97,7 @@ def test_a_transaction_that_waits_for_the_operator_ends_with_trust(database: str
         assert time.monotonic() - started < trusted + 0.5
 
 
+@pytest.mark.one_twin
 def test_an_operator_who_lets_go_after_the_warning_costs_nothing(
     database: str, connection: bmdb.Connection, sql: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

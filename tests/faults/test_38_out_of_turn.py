@@ -16,6 +16,7 @@ import pytest
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 
 PROCESS = "UnitTest1"
 AT_ONCE = 1.0
@@ -101,9 +102,9 @@ def test_a_refusal_that_surfaces_rolls_the_outer_one_back(
 
 
 def test_another_connections_transaction_inside_is_nobodys_business(
-    database: str, session: bmdb.Session, sql: psycopg.Connection[Any], writes: str
+    database: str, session: bmdb.Session, sql: psycopg.Connection[Any], writes: str, connect: Connect
 ) -> None:
-    with bmdb.connect(database, component="other") as other, other.start_session() as beside:
+    with connect(database, component="other") as other, other.start_session() as beside:
 
         def outer(q: bmdb.Queries) -> None:
             q.execute("INSERT INTO writes VALUES ('outer')")
@@ -164,6 +165,7 @@ def test_q_of_an_earlier_attempt(session: bmdb.Session, sql: psycopg.Connection[
     assert runs == 2
 
 
+@pytest.mark.one_twin
 @pytest.mark.parametrize("name", ASK)
 def test_q_from_another_thread(session: bmdb.Session, sql: psycopg.Connection[Any], writes: str, name: str) -> None:
     def fn(q: bmdb.Queries) -> str:

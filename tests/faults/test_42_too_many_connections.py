@@ -16,9 +16,10 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer
+from tests.faults.conftest import Connect
 from tests.proxy import Proxy
 
-SETTINGS = {"max_connections": "6", "superuser_reserved_connections": "0", "reserved_connections": "0"}
+SETTINGS = {"max_connections": "6", "superuser_reserved_connections": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,20 @@ def through(small: EmbeddedServer) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_opening_a_connection_is_refused_with_the_servers_words(small: EmbeddedServer, through: Proxy) -> None:
+def test_opening_a_connection_is_refused_with_the_servers_words(
+    small: EmbeddedServer, through: Proxy, connect: Connect
+) -> None:
     with filled(small):
         started = time.monotonic()
         with pytest.raises(bmdb.ConnectionFailedError, match="too many"):
-            bmdb.connect(through.conninfo(small.dsn()), component="test")
+            connect(through.conninfo(small.dsn()), component="test")
         assert time.monotonic() - started < 5
     assert len(through.connections) <= 6
 
 
-def test_a_transaction_tries_a_few_times_and_tells_why(small: EmbeddedServer, through: Proxy) -> None:
+def test_a_transaction_tries_a_few_times_and_tells_why(small: EmbeddedServer, through: Proxy, connect: Connect) -> None:
     with (
-        bmdb.connect(through.conninfo(small.dsn()), component="test") as connection,
+        connect(through.conninfo(small.dsn()), component="test") as connection,
         connection.start_session(interval=20.0) as session,
     ):
         runs = 0
@@ -102,9 +105,9 @@ def test_a_transaction_tries_a_few_times_and_tells_why(small: EmbeddedServer, th
         assert session.transact(fn) == 1
 
 
-def test_it_succeeds_once_there_is_room(small: EmbeddedServer) -> None:
+def test_it_succeeds_once_there_is_room(small: EmbeddedServer, connect: Connect) -> None:
     with (
-        bmdb.connect(small.dsn(), component="test") as connection,
+        connect(small.dsn(), component="test") as connection,
         connection.start_session(interval=20.0) as session,
         filled(small) as taken,
     ):
@@ -129,9 +132,9 @@ def test_it_succeeds_once_there_is_room(small: EmbeddedServer) -> None:
         assert session.transact(outer) == [1]
 
 
-def test_the_heartbeat_gets_its_connection_back_in_time(small: EmbeddedServer) -> None:
+def test_the_heartbeat_gets_its_connection_back_in_time(small: EmbeddedServer, connect: Connect) -> None:
     with (
-        bmdb.connect(small.dsn(), component="test") as connection,
+        connect(small.dsn(), component="test") as connection,
         connection.start_session(interval=3.0) as session,
         psycopg.connect(small.dsn(), autocommit=True) as sql,
     ):

@@ -19,6 +19,7 @@ import pytest
 import bmdb
 from tests.conftest import MakeMachines
 from tests.faults.claimers import PROCESS, deadlocks, drain
+from tests.faults.conftest import Connect
 from tests.processes import Spawn, eventually
 
 MACHINES = int(os.environ.get("BMDB_SOAK_MACHINES", "1500"))
@@ -54,7 +55,7 @@ def test_claimers_drain_all_machines_and_finish_none_twice(
 
 
 def test_a_machine_finished_after_the_snapshot_is_not_leased(
-    database: str, session: bmdb.Session, sql: psycopg.Connection[Any], machines: MakeMachines
+    database: str, session: bmdb.Session, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
 ) -> None:
     """The claim is held up amid its scan while a rival takes the machine and finishes it."""
     (machine,) = machines(1)
@@ -68,7 +69,7 @@ def test_a_machine_finished_after_the_snapshot_is_not_leased(
     slow = bmdb.eligible(having=("provided",), lacking=("hardware_report",), where="held_up()")
     with (
         psycopg.connect(database, autocommit=True) as gate,
-        bmdb.connect(database, component="rival") as connection,
+        connect(database, component="rival") as connection,
         connection.start_session() as rival,
         ThreadPoolExecutor(1) as threads,
     ):

@@ -21,6 +21,7 @@ import pytest
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 
 PROCESS = "UnitTest1"
 CLAIMERS = 8
@@ -43,11 +44,10 @@ def isolation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def claimers(database: str, isolation: str) -> Iterator[list[bmdb.Session]]:
+def claimers(database: str, isolation: str, connect: Connect) -> Iterator[list[bmdb.Session]]:
     """Sessions, each of a connection of its own, as in as many processes."""
     connections = [
-        bmdb.connect(database, component=f"claimer {number}", isolation=isolation, pool_size=2)
-        for number in range(CLAIMERS)
+        connect(database, component=f"claimer {number}", isolation=isolation, pool_size=2) for number in range(CLAIMERS)
     ]
     try:
         yield [connection.start_session(interval=10.0) for connection in connections]

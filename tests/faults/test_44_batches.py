@@ -14,13 +14,14 @@ import bmdb
 from tests.concurrency import together
 from tests.conftest import MakeMachines
 from tests.faults.claimers import PROCESS, deadlocks
+from tests.faults.conftest import Connect
 
 CLAIMERS = 8
 ROUNDS = 25
 
 
 def test_batches_that_meet_again_and_again_end_without_a_deadlock(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines
+    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
 ) -> None:
     """Few machines, processes that exclude one another or not, tags set in opposite orders, failures and cancels."""
     machines(24)
@@ -61,7 +62,7 @@ def test_batches_that_meet_again_and_again_end_without_a_deadlock(
                 if chance.random() < 0.3:
                     sql.execute("DELETE FROM work_backoff")
 
-    connections = [bmdb.connect(database, component=f"claimer {number}") for number in range(4)]
+    connections = [connect(database, component=f"claimer {number}") for number in range(4)]
     try:
         together(*[lambda n=number: work(connections[n % 4], n) for number in range(CLAIMERS)])  # type: ignore[misc]
     finally:

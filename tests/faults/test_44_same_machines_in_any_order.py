@@ -17,6 +17,7 @@ import pytest
 
 import bmdb
 from tests.conftest import MakeMachines
+from tests.faults.conftest import Connect
 from tests.processes import eventually
 from tests.proxy import Proxy
 
@@ -28,7 +29,7 @@ SECONDS = 4.0
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
 def test_claims_in_opposite_orders_and_finishes_end_without_a_deadlock(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, isolation: str
+    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, isolation: str, connect: Connect
 ) -> None:
     offered = sorted(machines(MACHINES))
     end = time.monotonic() + SECONDS
@@ -44,7 +45,7 @@ def test_claims_in_opposite_orders_and_finishes_end_without_a_deadlock(
             case _:
                 return chance.sample(offered, len(offered))
 
-    with bmdb.connect(database, component="test", pool_size=2 * CLAIMERS, isolation=isolation) as connection:
+    with connect(database, component="test", pool_size=2 * CLAIMERS, isolation=isolation) as connection:
 
         def claim(number: int) -> None:
             chance = random.Random(number)
@@ -88,11 +89,11 @@ def test_claims_in_opposite_orders_and_finishes_end_without_a_deadlock(
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
 def test_a_rivals_claim_in_flight_is_passed_over_and_not_waited_for(
-    proxy: Proxy, database: str, session: bmdb.Session, machines: MakeMachines, isolation: str
+    proxy: Proxy, database: str, session: bmdb.Session, machines: MakeMachines, isolation: str, connect: Connect
 ) -> None:
     first, second = machines(2)
     with (
-        bmdb.connect(proxy.conninfo(database), component="rival") as connection,
+        connect(proxy.conninfo(database), component="rival") as connection,
         connection.start_session(interval=20) as rival,
         ThreadPoolExecutor(2) as threads,
         proxy.holding_before() as commit,
