@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> None:
         uvloop.run(feed(adapter, conninfo))
     else:
         mode, count, short = rest
-        uvloop.run(adapter.serve(conninfo, Unit(mode, int(count), variant, short == "1")))
+        unit = Unit(mode, int(count), variant, short == "1")
+        unit.conninfo = conninfo
+        uvloop.run(adapter.serve(conninfo, unit))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class Entry:
 
 
 ALL_ROLES = frozenset({"throughput", "latency", "takeover"})
+STALE = frozenset({"zombies"})
 APART = frozenset({"latency"})
 ENDS = frozenset({"latency", "takeover"})
 
@@ -55,19 +56,20 @@ ENTRIES = (
     Entry("bmdb callback", "ours", "callback", "bmdb"),
     Entry("bmdb woken", "ours", "woken", "bmdb", roles=ENDS),
     Entry("bmdb polling", "ours", "polling", "bmdb", roles=APART),
+    Entry("bmdb", "ours", "heedless", "bmdb", roles=STALE),
     Entry("pgbench", "pgbench", "", "bmdb"),
     Entry("psycopg", "hand_written", "1", roles=ALL_ROLES),
     Entry("psycopg 16 threads", "hand_written", "16"),
-    Entry("pgqueuer", "pgqueuer_peer", roles=ALL_ROLES),
-    Entry("awa-pg", "awa_peer", roles=ALL_ROLES),
-    Entry("oban", "oban_peer", roles=ALL_ROLES),
+    Entry("pgqueuer", "pgqueuer_peer", roles=ALL_ROLES | STALE),
+    Entry("awa-pg", "awa_peer", roles=ALL_ROLES | STALE),
+    Entry("oban", "oban_peer", roles=ALL_ROLES | STALE),
     Entry("chancy", "chancy_peer", roles=ALL_ROLES),
     Entry("pgmq batch", "pgmq_peer", "batch", roles=ALL_ROLES),
     Entry("pgmq single", "pgmq_peer", "single"),
     Entry("dbos", "dbos_peer", roles=ALL_ROLES),
     Entry("absurd", "absurd_peer", roles=ALL_ROLES),
     Entry("saq", "saq_peer", roles=ALL_ROLES),
-    Entry("procrastinate", "procrastinate_peer", roles=ALL_ROLES),
+    Entry("procrastinate", "procrastinate_peer", roles=ALL_ROLES | STALE),
     Entry("river", "river_peer", tool="go", built="river/bin/worker", roles=ALL_ROLES),
     Entry("graphile-worker", "graphile_peer", tool="npm", built="graphile/node_modules/.made", roles=ALL_ROLES),
 )

@@ -1,6 +1,6 @@
 """Some entries, each measured once and printed: for trying adapters out.
 
-trial.py {throughput,latency,takeover,zombie} COUNT NAME…
+trial.py {throughput,latency,takeover,zombie,zombies} COUNT NAME…
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benches.peers import latency, takeover, throughput
+from benches.peers import latency, takeover, throughput, zombies
 from benches.peers.arena import Arena, Failed
 from benches.peers.contract import entry
 from benches.python.server import running
@@ -22,6 +22,7 @@ ASKED = {
     ),
     "takeover": lambda arena, entry, count: takeover.measure(arena, entry, float(count)),
     "zombie": lambda arena, entry, finished: takeover.zombie(arena, entry, bool(finished)),
+    "zombies": zombies.measure,
 }
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ first T          the first unit's function was called (T: CLOCK_MONOTONIC, which
 last T           as many were called as were enqueued, or a worker found nothing more
 started T        a unit's function was called
 released T       a held unit's function returns now
+refused T        what it wrote before was refused
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import itertools
 import sys
 import threading
 import time
-
-MODES = ("count", "note", "hold")
+from collections.abc import Awaitable, Callable
 
 
 def tell(word: str, at: float | None = None) -> None:
@@ -27,7 +27,8 @@ def tell(word: str, at: float | None = None) -> None:
 class Unit:
     """The function under each unit. `count` makes it a no-op, `note` tells of each call, `hold` keeps it running.
 
-    Only the first held call is ever released: a worker that takes a unit again must not end it as a new holder.
+    Only the first held call is ever released: a worker that takes a unit again must not end it as a new holder. `write`
+    holds as many as `count`, each of which, released, writes a row before it returns; `standby` wants no units at all.
 
     `variant` and `short` say how the adapter is set: `short` asks for the shortest time-outs that it allows.
     """
@@ -36,7 +37,9 @@ class Unit:
         self.mode, self.count, self.variant, self.short = mode, count, variant, short
         self._calls = itertools.count(1)
         self._released = threading.Event()
-        if mode == "hold":
+        # Where a function that writes does so, if its queue offers no transaction for it.
+        self.conninfo = ""
+        if mode in ("hold", "write"):
             threading.Thread(target=self._listen, daemon=True).start()
 
     def called(self) -> int:
@@ -60,13 +63,27 @@ class Unit:
                 threading.Event().wait()
             tell("released")
 
-    async def run_async(self) -> None:
-        """The unit's work, as a task."""
+    async def run_async(self, write: Callable[[], Awaitable[object]] | None = None) -> None:
+        """The unit's work, as a task; `write` writes a row into `late_writes` in whatever the queue offers for that."""
         number = self.called()
-        if self.mode == "hold":
-            while number > 1 or not self._released.is_set():
-                await asyncio.sleep(0.05)
-            tell("released")
+        if self.mode not in ("hold", "write"):
+            return
+        last = 1 if self.mode == "hold" else self.count
+        while number > last or not self._released.is_set():
+            await asyncio.sleep(0.05)
+        if self.mode == "write":
+            try:
+                await (write or self._write_plainly)()
+            except Exception:
+                tell("refused")
+                raise
+        tell("released")
+
+    async def _write_plainly(self) -> None:
+        import psycopg
+
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            connection.execute("INSERT INTO late_writes DEFAULT VALUES")
 
     def _listen(self) -> None:
         for line in sys.stdin:

@@ -6,6 +6,7 @@
     SETTLED       SQL that tells whether all units have ended durably
     COMPLETED     the same without those given up, where that differs
     TWICE         SQL that counts units ended more than once, where the queue keeps what tells it
+    ENDED         SQL that counts the units that have ended well
     TABLES        where the state of its units is, for seeing whether a late end was accepted
     install(conninfo), producer(conninfo), serve(conninfo, unit)
 

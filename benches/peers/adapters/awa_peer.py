@@ -21,6 +21,7 @@ CONTRACT = Contract(
     freed="no heartbeat of the job for 90 s, looked for by an elected leader",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM awa.jobs WHERE state NOT IN ('completed', 'failed', 'cancelled'))"
+ENDED = "SELECT count(*) FROM awa.jobs WHERE state = 'completed'"
 TABLES = ("awa.leases", "awa.done_entries", "awa.receipt_completion_batches")
 
 
@@ -62,13 +63,16 @@ async def serve(conninfo: str, unit: Unit) -> None:
 
     client = awa.AsyncClient(conninfo, max_connections=CONNECTIONS)
 
-    @client.task(Nothing, queue="units")
+    # One that stands by is elected leader, which a stopped one would remain: nobody then looks for stale heartbeats.
+    queue = "elsewhere" if unit.mode == "standby" else "units"
+
+    @client.task(Nothing, queue=queue)
     async def run(_: object) -> None:
         await unit.run_async()
 
     options = {}
     if unit.short:
         options = {"heartbeat_interval_ms": 500, "heartbeat_staleness_ms": 2000, "heartbeat_rescue_interval_ms": 500}
-    await client.start([("units", WORKERS)], **options)
+    await client.start([(queue, WORKERS)], **options)
     tell("ready")
     await asyncio.Event().wait()

@@ -23,6 +23,7 @@ CONTRACT = Contract(
     freed="the attempt began 5 minutes ago, looked for by an elected leader",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM oban_jobs WHERE state <> 'completed')"
+ENDED = "SELECT count(*) FROM oban_jobs WHERE state = 'completed'"
 TABLES = ("oban_jobs",)
 _NEWER_SYNTAX = (
     "type Result[T] = Cancel | Snooze | Record | T | None",

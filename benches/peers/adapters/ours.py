@@ -27,6 +27,7 @@ SETTING = {
     "single": "`work` and `finish`, one caller",
     "callback": f"`work`, and `finish` with a callback at read committed, {THREADS} threads, a pool of {POOL}",
     "woken": "a control loop, one task, woken by triggers",
+    "heedless": "`work`, `session.transact` and `finish`, tasks that look at nothing in between",
     "polling": f"a control loop, one task, no triggers and no hints, looks each {POLL_SECONDS} s",
 }
 CONTRACT = Contract(
@@ -43,6 +44,7 @@ SETTLED = (
 TWICE = (
     "SELECT count(*) FROM (SELECT FROM work_history WHERE event = 'Finished' GROUP BY machine_id HAVING count(*) > 1)"
 )
+ENDED = "SELECT count(*) FROM machine_agent_started"
 TABLES = ("work", "work_history", "machine_agent_started")
 
 
@@ -208,6 +210,35 @@ def _loop(conninfo: str, unit: Unit) -> None:
     bmdb.run([loop], conninfo, wakeup=woken)
 
 
+async def _heedless(conninfo: str, unit: Unit) -> None:
+    """Outside `async with`, where the loss of the session would cancel the task: only the database stops these."""
+    import bmdb
+
+    work_process = process()
+
+    async def carry(leased: Any) -> None:
+        async def insert(q: Any) -> None:
+            await q.execute("INSERT INTO late_writes DEFAULT VALUES")
+
+        try:
+            await unit.run_async(lambda: leased.session.transact(insert))
+        finally:
+            await leased.finish(started())
+
+    async with (
+        await bmdb.AsyncConnection.connect(conninfo, component="benchmark") as connection,
+        await connection.start_session(interval=SHORT_INTERVAL) as session,
+    ):
+        tell("ready")
+        tasks = set()
+        while not session.expired and unit.mode != "standby":
+            try:
+                tasks.add(asyncio.create_task(carry(await session.work(work_process))))
+            except bmdb.NothingToDo:
+                await asyncio.sleep(POLL_SECONDS)
+        await asyncio.Event().wait()
+
+
 async def serve(conninfo: str, unit: Unit) -> None:
     """In the way that the variant says."""
     match unit.variant:
@@ -215,6 +246,8 @@ async def serve(conninfo: str, unit: Unit) -> None:
             await asyncio.to_thread(_batches, conninfo, unit)
         case "tasks":
             await _tasks(conninfo, unit)
+        case "heedless":
+            await _heedless(conninfo, unit)
         case "threads" | "callback" | "single":
             threads = 1 if unit.variant == "single" else THREADS
             await asyncio.to_thread(_threads, conninfo, unit, threads, unit.variant == "callback")

@@ -19,6 +19,7 @@ CONTRACT = Contract(
     freed="no heartbeat of the job for 30 s",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM pgqueuer)"
+ENDED = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
 TABLES = ("pgqueuer", "pgqueuer_log")
 
 

@@ -20,6 +20,7 @@ CONTRACT = Contract(
     freed="never, unless users schedule a task that retries stalled jobs, as its documentation advises",
 )
 SETTLED = "SELECT NOT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
+ENDED = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'"
 TABLES = ("procrastinate_jobs", "procrastinate_events")
 
 
@@ -67,5 +68,6 @@ async def serve(conninfo: str, unit: Unit) -> None:
         tell("ready")
         options = {"update_heartbeat_interval": 0.5, "stalled_worker_timeout": 2} if unit.short else {}
         helper = asyncio.create_task(retry_stalled()) if unit.short else None
-        await application.run_worker_async(concurrency=CONCURRENCY, install_signal_handlers=False, **options)
+        concurrency = max(CONCURRENCY, unit.count) if unit.short else CONCURRENCY
+        await application.run_worker_async(concurrency=concurrency, install_signal_handlers=False, **options)
         del helper
