@@ -13,7 +13,7 @@ _UUID = re.compile(r"^\{?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?$")
 
 # A fresh name for each claim, and a random place in the order of ids, as bmdb's is at its start; not so far back that
 # nothing may come after it.
-_CLAIM = "lpad(to_hex(:claim::bigint), 32, '0')::uuid"
+_CLAIM, _LEASE = (f"(lpad(to_hex(:claim::bigint), 28, '0') || '{number}')::uuid" for number in ("0000", "0001"))
 _PLACE = "(lpad(to_hex(:place::bigint), 8, '0') || repeat('0', 24))::uuid"
 _SETTINGS = ("\\set claim random(1, 9223372036854775806)", f"\\set place random(0, {0xF0000000})")
 
@@ -82,7 +82,7 @@ def script(before: Sequence[Statement], cycle: Sequence[Statement]) -> tuple[str
         }
         lines += [f"{text};" for text in _filled(statement, made, constants)]
     lines.append("\\endpipeline")
-    of_claim = f"FROM work AS claimed WHERE claimed.session_id = :session AND claimed.claim_id = {_CLAIM}"
+    of_claim = f"FROM work AS claimed WHERE claimed.session_id = :session AND claimed.lease_id = {_LEASE}"
     made = {}
     for number, value in finish.values.items():
         if f"${number}::bigint[]" in finish.text:

@@ -10,7 +10,7 @@ import psycopg
 from tests.conftest import MakeMachines
 from tests.processes import Spawn
 
-LATEST = 5
+LATEST = 6
 Sql = psycopg.Connection[Any]
 
 # Leases until nothing is left and prints what it got; waits for a line before it begins, and before it ends.

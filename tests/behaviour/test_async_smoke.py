@@ -38,8 +38,8 @@ def events(sql: Sql, machine: UUID) -> list[str]:
 
 async def test_it_connects_migrates_and_closes(empty_database: str) -> None:
     async with await bmdb.AsyncConnection.connect(empty_database, component="twin", migrate=True) as connection:
-        assert await connection.schema_version() == 5
-        assert await connection.migrate() == 5
+        assert await connection.schema_version() == 6
+        assert await connection.migrate() == 6
         assert (await connection.statistics()).machines == 0
         before = connection.closed
     assert (before, connection.closed) == (False, True)

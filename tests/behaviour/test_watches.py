@@ -373,7 +373,9 @@ class TestAttention:
     def attend(sql: Sql, session: bmdb.Session) -> list[UUID]:
         claim = uuid4()
         psycopg.RawCursor(sql).execute(ATTEND, [session.uuid, "Start", claim, UUID(int=0), 100, 10, START.watcher])
-        return [row[0] for row in sql.execute("SELECT machine_id FROM work WHERE claim_id = %s", [claim])]
+        return [
+            row[0] for row in sql.execute("SELECT machine_id FROM work WHERE lease_id::text ^@ %s", [str(claim)[:32]])
+        ]
 
     def test_a_machine_that_a_rival_holds_is_looked_at_again(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql

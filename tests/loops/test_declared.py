@@ -34,10 +34,10 @@ def test_instances_that_look_at_the_same_time_share_claims(
     fn: Any, by: str, start: Start, machines: MakeMachines, sql: psycopg.Connection[Any], events: Events
 ) -> None:
     made = machines(200)
-    sql.execute("CREATE TABLE claims (claim_id uuid)")
+    sql.execute("CREATE TABLE claims (claim text)")
     sql.execute(
         "CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN INSERT INTO claims VALUES (NEW.claim_id); RETURN NEW; END $$"
+        " $$ BEGIN INSERT INTO claims VALUES (left(NEW.lease_id::text, 32)); RETURN NEW; END $$"
     )
     sql.execute("CREATE TRIGGER note_claim AFTER INSERT ON work FOR EACH ROW EXECUTE FUNCTION note_claim()")
     make = (
@@ -50,7 +50,7 @@ def test_instances_that_look_at_the_same_time_share_claims(
     assert set(events()) == {("Finished", None)}
     reported = {machine for (machine,) in sql.execute("SELECT machine_id FROM machine_hardware_report")}
     assert reported == set(made)
-    claims = sql.execute("SELECT count(DISTINCT claim_id), count(*) FROM claims").fetchone()
+    claims = sql.execute("SELECT count(DISTINCT claim), count(*) FROM claims").fetchone()
     assert claims is not None and claims[1] == 200
     assert claims[0] < 150, "each instance claimed alone"
 

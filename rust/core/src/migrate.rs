@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_processes"),
     migration!(4, "0004_batches"),
     migration!(5, "0005_operators"),
+    migration!(6, "0006_names"),
 ];
 
 /// The version that this library was written for.

@@ -15,7 +15,7 @@ use crate::lease::Moment;
 use crate::metrics::WorkResult;
 use crate::queries::{self, Query};
 use crate::session::SessionState;
-use crate::settle::Claimed;
+use crate::settle::{Claimed, name_lease};
 use crate::sqlstate;
 use crate::tag::Shape;
 use crate::transaction::{Opening, Transaction, uuid};
@@ -202,12 +202,14 @@ pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Re
         .session()
         .cloned()
         .ok_or_else(|| Error::WorkState("a claim needs a session".to_owned()))?;
+    let lease = name_lease();
     let offered = Param::Array(machines.iter().copied().map(uuid).collect());
     let params = [
         offered.clone(),
         Param::Text(process.to_owned()),
         uuid(session.id()),
         Param::Text(session.component().to_owned()),
+        uuid(lease),
     ];
     let rows = tx.query(queries::WORK_CLAIM.sql, &params).await?;
     let Some(row) = rows.first() else {
@@ -225,6 +227,7 @@ pub async fn claim(tx: &mut Transaction, process: &str, machines: &[Uuid]) -> Re
         process: process.to_owned(),
         session: session.id(),
         token: row.get("token"),
+        lease,
     };
     tx.note_claim(Some(claimed.clone()));
     let previous = row.get("last_interval_seconds");

@@ -440,7 +440,7 @@ class TestClaims:
         leased = [work.machine for work in works if isinstance(work, bmdb.AsyncWork)]
         assert sorted(leased) == sorted(rack)
         assert sum(isinstance(work, bmdb.NothingToDo) for work in works) == 10
-        claims = sql.execute("SELECT count(DISTINCT claim_id) FROM work").fetchone()
+        claims = sql.execute("SELECT count(DISTINCT left(lease_id::text, 32)) FROM work").fetchone()
         assert claims is not None and claims[0] < 50, "they must not each have made a claim of their own"
 
     async def test_a_call_that_is_cancelled_as_its_answer_comes_gives_its_lease_back(

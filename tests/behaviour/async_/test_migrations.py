@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 import bmdb
 
 Sql = psycopg.Connection[Any]
-LATEST = 5
+LATEST = 6
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
@@ -46,7 +46,7 @@ class TestUp:
             assert await connection.migrate() == LATEST
             assert await connection.schema_version() == LATEST
         assert {"machines", "sessions", "work", "work_history", "work_backoff", "machine_provided"} <= tables(empty)
-        assert versions(empty) == [1, 2, 3, 4, 5]
+        assert versions(empty) == [*range(1, LATEST + 1)]
 
     async def test_on_connecting(self, empty_database: str) -> None:
         async with (
@@ -64,7 +64,7 @@ class TestUp:
         assert await connection.migrate() == LATEST
         assert await connection.migrate() == LATEST
         assert tables(sql) == before
-        assert versions(sql) == [1, 2, 3, 4, 5]
+        assert versions(sql) == [*range(1, LATEST + 1)]
         assert await session.transact(lambda q: q.fetch_value("SELECT machine_id FROM machines")) == machine.machine_id
 
     async def test_step_by_step(self, empty_database: str, empty: Sql) -> None:
@@ -93,7 +93,7 @@ class TestUp:
     async def test_there_are_no_other_versions(self, to: int, connection: bmdb.AsyncConnection, sql: Sql) -> None:
         with pytest.raises(bmdb.MigrationError, match=rf"no schema version {to}: choose 0 to {LATEST}"):
             await connection.migrate(to=to)
-        assert versions(sql) == [1, 2, 3, 4, 5]
+        assert versions(sql) == [*range(1, LATEST + 1)]
 
 
 class TestDown:

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 import bmdb
 
 Sql = psycopg.Connection[Any]
-LATEST = 5
+LATEST = 6
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
@@ -47,7 +47,7 @@ class TestUp:
             assert connection.migrate() == LATEST
             assert connection.schema_version() == LATEST
         assert {"machines", "sessions", "work", "work_history", "work_backoff", "machine_provided"} <= tables(empty)
-        assert versions(empty) == [1, 2, 3, 4, 5]
+        assert versions(empty) == [*range(1, LATEST + 1)]
 
     def test_on_connecting(self, empty_database: str) -> None:
         with (
@@ -63,7 +63,7 @@ class TestUp:
         assert connection.migrate() == LATEST
         assert connection.migrate() == LATEST
         assert tables(sql) == before
-        assert versions(sql) == [1, 2, 3, 4, 5]
+        assert versions(sql) == [*range(1, LATEST + 1)]
         assert session.transact(lambda q: q.fetch_value("SELECT machine_id FROM machines")) == machine.machine_id
 
     def test_step_by_step(self, empty_database: str, empty: Sql) -> None:
@@ -92,7 +92,7 @@ class TestUp:
     def test_there_are_no_other_versions(self, to: int, connection: bmdb.Connection, sql: Sql) -> None:
         with pytest.raises(bmdb.MigrationError, match=rf"no schema version {to}: choose 0 to {LATEST}"):
             connection.migrate(to=to)
-        assert versions(sql) == [1, 2, 3, 4, 5]
+        assert versions(sql) == [*range(1, LATEST + 1)]
 
 
 class TestDown:

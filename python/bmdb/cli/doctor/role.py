@@ -19,6 +19,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "process_watch": _ALL,
     "processes": ("SELECT", "INSERT", "UPDATE"),
     "sessions": _ALL,
+    "transaction_key": ("SELECT", "INSERT", "DELETE"),
     "work": _ALL,
     "work_attention": _ALL,
     "work_backoff": _ALL,

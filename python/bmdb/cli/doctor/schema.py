@@ -37,9 +37,13 @@ INDEXES: dict[str, tuple[str, ...]] = {
     ),
     "processes": ("processes_pkey",),
     "sessions": ("sessions_pkey",),
+    "transaction_key": (
+        "transaction_key_marked_idx",
+        "transaction_key_pkey",
+    ),
     "work": (
         "work_pkey",
-        "work_session_claim_idx",
+        "work_session_lease_idx",
     ),
     "work_attention": ("work_attention_due_idx",),
     "work_backoff": ("work_backoff_pkey",),

@@ -53,8 +53,10 @@ WITH live AS MATERIALIZED (
     ON CONFLICT (machine_id, process) DO UPDATE SET token = t.token + 1
     RETURNING machine_id, token
 ), leased AS (
-    INSERT INTO work (machine_id, process, session_id, token, claim_id)
-    SELECT machine_id, $2::text, $1::uuid, token, $3::uuid FROM numbered
+    INSERT INTO work (machine_id, process, session_id, token, lease_id)
+    SELECT machine_id, $2::text, $1::uuid, token,
+        (left($3::uuid::text, 32) || lpad(to_hex(row_number() OVER ()), 4, '0'))::uuid
+    FROM numbered
     ON CONFLICT (machine_id, process) DO NOTHING
     RETURNING machine_id
 ), done AS (

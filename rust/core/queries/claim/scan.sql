@@ -1,5 +1,5 @@
--- Claims up to $6 machines for process $2: eligible ones among the $5 ids after $4, in READ COMMITTED. $1 is the session, $3
--- names this claim. Written into it by eligibility.rs: the rows to judge and the condition.
+-- Claims up to $6 machines for process $2: eligible ones among the $5 ids after $4, in READ COMMITTED. $1 is the session; $3
+-- names this claim, and its leases count on from it (its last 16 bits are free for that). Written into it by eligibility.rs: the rows to judge and the condition.
 -- A machine's row is locked while it is claimed, so that rivals pass it over. What was judged on an older snapshot than a
 -- rival's finish is dropped again by claim/verify.sql.
 WITH live AS MATERIALIZED (
@@ -48,6 +48,8 @@ WITH live AS MATERIALIZED (
     ON CONFLICT (machine_id, process) DO UPDATE SET token = t.token + 1
     RETURNING machine_id, token
 )
-INSERT INTO work (machine_id, process, session_id, token, claim_id)
-SELECT machine_id, $2::text, $1::uuid, token, $3::uuid FROM numbered
+INSERT INTO work (machine_id, process, session_id, token, lease_id)
+SELECT machine_id, $2::text, $1::uuid, token,
+    (left($3::uuid::text, 32) || lpad(to_hex(row_number() OVER ()), 4, '0'))::uuid
+FROM numbered
 ON CONFLICT (machine_id, process) DO NOTHING

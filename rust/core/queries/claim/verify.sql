@@ -4,7 +4,7 @@
 WITH live AS MATERIALIZED (
     SELECT session_id FROM sessions WHERE session_id = $1 AND session_deadline > clock_timestamp()
 ), judged AS MATERIALIZED (
-    SELECT leased.machine_id, leased.token,
+    SELECT leased.machine_id, leased.token, leased.lease_id,
         (
             SELECT b.last_interval_seconds FROM work_backoff AS b
             WHERE b.machine_id = leased.machine_id AND b.process = $2::text
@@ -24,13 +24,13 @@ WITH live AS MATERIALIZED (
                 AND (h.until IS NULL OR h.until > clock_timestamp()) OFFSET 0
         ) AS stays
     FROM work AS leased
-    WHERE leased.session_id = $1 AND leased.claim_id = $3
+    WHERE leased.session_id = $1 AND leased.lease_id > $3 AND leased.lease_id <= (left($3::uuid::text, 32) || 'ffff')::uuid
 ), dropped AS (
     DELETE FROM work AS w
     WHERE w.machine_id = ANY (ARRAY(SELECT machine_id FROM judged WHERE stays IS NOT TRUE)) AND w.process = $2::text
 ), audited AS (
-    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, $2::text, 'Started', $1::uuid, $4::text, token FROM judged WHERE stays
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, $2::text, 'Started', $1::uuid, $4::text, token, lease_id FROM judged WHERE stays
 )
-SELECT judged.machine_id, judged.token, judged.last_interval_seconds
+SELECT judged.machine_id, judged.token, judged.lease_id, judged.last_interval_seconds
 FROM live LEFT JOIN judged ON judged.stays

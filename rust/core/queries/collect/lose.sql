@@ -2,13 +2,13 @@
 -- definition. There is one row at least. A machine that somebody has locked is neither counted nor backed off: nothing here waits. Whoever
 -- waits for work of their processes is told (see work/notify.sql).
 WITH lost AS (
-    DELETE FROM work WHERE session_id = ANY($1::uuid[]) RETURNING machine_id, process, session_id, token
+    DELETE FROM work WHERE session_id = ANY($1::uuid[]) RETURNING machine_id, process, session_id, token, lease_id
 ), named AS (
-    SELECT lost.machine_id, lost.process, lost.session_id, lost.token, s.session_component_name AS component
+    SELECT lost.machine_id, lost.process, lost.session_id, lost.token, lost.lease_id, s.session_component_name AS component
     FROM lost JOIN sessions AS s ON s.session_id = lost.session_id
 ), audited AS (
-    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, process, 'Lost', session_id, component, token FROM named
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, process, 'Lost', session_id, component, token, lease_id FROM named
     RETURNING 1
 ), attended AS (
     -- Due at once: a crash backoff that follows brings one of its own (see back_off.sql).

@@ -1,6 +1,6 @@
 -- Whoever waits for what the session held is told (see work/notify.sql); nothing held, nobody told.
 WITH released AS (
-    DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token
+    DELETE FROM work WHERE session_id = $1 RETURNING machine_id, process, token, lease_id
 ), attended AS (
     INSERT INTO work_attention (process, watcher, machine_id)
     SELECT released.process, w.watcher, released.machine_id FROM released
@@ -11,8 +11,8 @@ WITH released AS (
     WHERE l.machine_id = released.machine_id AND l.process = released.process AND l.quarantined_at IS NULL
     RETURNING 1
 ), audited AS (
-    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, process, 'Canceled', $1, $2, token FROM released
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, process, 'Canceled', $1, $2, token, lease_id FROM released
     RETURNING 1
 ), ended AS (
     DELETE FROM sessions WHERE session_id = $1 RETURNING 1

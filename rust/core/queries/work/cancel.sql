@@ -8,7 +8,7 @@ WITH wanted AS MATERIALIZED (
         AND uuid_hash(w.machine_id) = uuid_hash(wanted.machine_id)
         AND w.machine_id IS NOT DISTINCT FROM wanted.machine_id AND w.process IS NOT DISTINCT FROM wanted.process
         AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token
-    RETURNING w.machine_id, w.process, w.session_id, w.token, wanted.component, wanted.position/*columns*/
+    RETURNING w.machine_id, w.process, w.session_id, w.token, w.lease_id, wanted.component, wanted.position/*columns*/
 ), attended AS (
     INSERT INTO work_attention (process, watcher, machine_id)
     SELECT ended.process, w.watcher, ended.machine_id FROM ended
@@ -18,8 +18,8 @@ WITH wanted AS MATERIALIZED (
     WHERE l.machine_id = ANY ($1::uuid[]) AND l.quarantined_at IS NULL
         AND EXISTS (SELECT 1 FROM ended WHERE ended.machine_id = l.machine_id AND ended.process = l.process OFFSET 0)
 ), audited AS (
-    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, process, 'Canceled', session_id, component, token FROM ended
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, process, 'Canceled', session_id, component, token, lease_id FROM ended
 )/*changes*/
 SELECT
     pg_current_xact_id()::text::bigint AS xid,

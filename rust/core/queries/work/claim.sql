@@ -1,5 +1,5 @@
 -- Leases the first machine offered that nobody holds under this process or one that excludes it, and that is not
--- quarantined nor held back by a person, in the order offered.
+-- quarantined nor held back by a person, in the order offered. $5 names the lease.
 -- The advisory lock turns a rival's claim in flight into "taken" without waiting for it; the update of work_token
 -- fails (40001) when a rival claimed after this transaction's snapshot was taken, even if it has finished since. For
 -- that the rows of the processes that exclude this one are updated too, all in one order.
@@ -47,15 +47,15 @@ WITH rival AS MATERIALIZED (
     ON CONFLICT (machine_id, process) DO UPDATE SET token = t.token + excluded.token
     RETURNING t.machine_id, t.process, t.token
 ), leased AS (
-    INSERT INTO work (machine_id, process, session_id, token)
+    INSERT INTO work (machine_id, process, session_id, token, lease_id)
     -- Grouped, so that all of them are updated before the trigger on work looks.
-    SELECT machine_id, $2::text, $3::uuid, max(token) FILTER (WHERE process = $2::text)
+    SELECT machine_id, $2::text, $3::uuid, max(token) FILTER (WHERE process = $2::text), $5::uuid
     FROM numbered GROUP BY machine_id
     ON CONFLICT (machine_id, process) DO NOTHING
     RETURNING machine_id, token
 ), audited AS (
-    INSERT INTO work_history (machine_id, process, event, session_id, component, token)
-    SELECT machine_id, $2::text, 'Started', $3::uuid, $4::text, token FROM leased
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, $2::text, 'Started', $3::uuid, $4::text, token, $5::uuid FROM leased
     RETURNING 1
 )
 SELECT leased.machine_id, leased.token, b.last_interval_seconds, (SELECT count(*) FROM audited) AS audited

@@ -28,7 +28,7 @@ use crate::migrate::explain_missing_schema;
 use crate::pool::{Pool, STEP_LIMIT, Server};
 use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
 use crate::session::SessionState;
-use crate::settle::Claimed;
+use crate::settle::{Claimed, name_leases};
 use crate::sqlstate;
 use crate::transaction::{until_lost, uuid};
 use crate::value::Param;
@@ -419,7 +419,7 @@ impl Claims {
     /// What one attempt has leased, and whether there may be more notes than it has looked at.
     async fn attempt(&self, look: Look, limit: usize) -> Result<(Vec<Arc<WorkLease>>, bool)> {
         self.session.check()?;
-        let claim = Uuid::new_v4();
+        let claim = name_leases();
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
         let (text, after, window) = match look {
             Look::Attention => {
@@ -516,6 +516,7 @@ impl Claims {
                 process: self.process.clone(),
                 session: self.session.id(),
                 token: row.get("token"),
+                lease: row.get("lease_id"),
             };
             let previous = row.get("last_interval_seconds");
             let lease = WorkLease::leased(self.session.clone(), claimed, previous);

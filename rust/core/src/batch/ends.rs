@@ -381,10 +381,7 @@ impl Ends {
     async fn recorded(&self, end: &End) -> Result<Option<bool>> {
         let lease = end.work().claimed();
         let params = [
-            uuid(lease.machine),
-            Param::Text(lease.process.clone()),
-            uuid(lease.session),
-            Param::Int(lease.token),
+            uuid(lease.lease),
             Param::Text(end.ending().event().to_owned()),
         ];
         let asked = async {
