@@ -21,8 +21,7 @@ from bmdb import _core
 
 Sql = psycopg.Connection[Any]
 Watch = tuple[tuple[str, str], ...]
-WATCHED = dict(_core.queries())["process_watched"]
-ATTEND = dict(_core.queries())["claim_attend"]
+WATCHED, ATTEND = (dict(_core.queries())[name] for name in ("process_watched", "claim_attend"))
 
 
 @dataclass(frozen=True, init=False)
@@ -373,9 +372,8 @@ class TestAttention:
     def attend(sql: Sql, session: bmdb.Session) -> list[UUID]:
         claim = uuid4()
         psycopg.RawCursor(sql).execute(ATTEND, [session.uuid, "Start", claim, UUID(int=0), 100, 10, START.watcher])
-        return [
-            row[0] for row in sql.execute("SELECT machine_id FROM work WHERE lease_id::text ^@ %s", [str(claim)[:32]])
-        ]
+        found = sql.execute("SELECT machine_id FROM work WHERE lease_id::text ^@ %s", [str(claim)[:32]])
+        return [row[0] for row in found]
 
     def test_a_machine_that_a_rival_holds_is_looked_at_again(
         self, connection: bmdb.Connection, session: bmdb.Session, machines: MakeMachines, sql: Sql
