@@ -27,6 +27,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 MINUTES ?= 10
 SEED ?=
+INTO ?=
 # Tests wait more than they compute, so that several processes share even few cores; a file's tests stay together.
 # WORKERS=0 runs them one after the other, as some tests alone do, and all on a server of yours, which they would share.
 WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
@@ -80,8 +81,8 @@ screenshots: venv ## take the pictures of the debug pages in docs/web, of a flee
 	tools/install_chromium.sh
 	$(BIN)/python -m tests.web.screenshots
 
-soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run
-	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run; its page goes INTO=target/soak/…
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
 check: venv ## every gate that runs no database: format, lint, types, contracts, generated code
 	cargo fmt --all --check

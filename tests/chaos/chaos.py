@@ -14,6 +14,8 @@ import psycopg
 import bmdb
 from tests.chaos import facts, faults, ledger, verdict
 from tests.chaos.crew import Crew
+from tests.chaos.facts import Facts
+from tests.chaos.ledger import Told
 from tests.chaos.worker import INTERVAL, PROCESS
 from tests.database import EmbeddedServer, Server
 from tests.processes import eventually
@@ -32,6 +34,10 @@ class Report:
     errors: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
+    began: float = 0.0
+    """When it began, in seconds since the epoch."""
+    facts: Facts | None = None
+    told: Told | None = None
 
     def __str__(self) -> str:
         def counts(counter: Counter[str]) -> str:
@@ -61,23 +67,28 @@ def run(
     *,
     immortal: int = 0,
     watch: Callable[[Crew, float], None] | None = None,
+    lull: Callable[[float], bool] | None = None,
 ) -> Report:
     """Let the workers work for so long while faults strike, then let them end, collect, and compare.
 
     `dsn` names a migrated database on `server`, `ledgers` an empty directory. `watch` is called about twice a second
-    with the crew and the seconds since the beginning.
+    with the crew and the seconds since the beginning; `lull` as often with the latter,
+    and while it says so no fault begins.
     """
     with psycopg.connect(dsn, autocommit=True, application_name="chaos") as sql:
         facts.prepare(sql)
         sql.execute("INSERT INTO machines SELECT FROM generate_series(1, %s)", [MACHINES])
         with Proxy(*server.address) as proxy, Crew(proxy.conninfo(dsn), ledgers, seed, immortal=immortal) as crew:
-            began = time.monotonic()
+            began, epoch = time.monotonic(), time.time()
             streams = faults.streams(seed, crew, proxy, dsn, local=isinstance(server, EmbeddedServer))
             for stream in streams:
                 stream.start()
             while (passed := time.monotonic() - began) < seconds:
                 if watch is not None:
                     watch(crew, passed)
+                if lull is not None:
+                    for stream in streams:
+                        stream.rest(lull(passed))
                 time.sleep(min(0.5, seconds - passed))
             for stream in streams:
                 stream.stop()
@@ -99,4 +110,7 @@ def run(
         Counter(act.told.partition(":")[0] for act in told.acts if act.outcome != "ok"),
         Counter(event.event for event in found.events),
         sum((stream.struck for stream in streams), Counter()),
+        epoch,
+        found,
+        told,
     )

@@ -44,6 +44,7 @@ class Stream:
         self._pauses = pauses
         self._menu = menu
         self._stopping = threading.Event()
+        self._resting = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"faults-{name}", daemon=True)
 
@@ -54,6 +55,10 @@ class Stream:
     def last(self, least: float, most: float) -> None:
         """Let what has been done last for a while, or until the stream is stopped."""
         self._stopping.wait(self.chance.uniform(least, most))
+
+    def rest(self, resting: bool) -> None:
+        """Let no other fault follow until told so; what has struck already goes on to its end."""
+        (self._resting.set if resting else self._resting.clear)()
 
     def stop(self) -> None:
         """Wait for the fault that is going on to end. Raises what went wrong in the faults themselves."""
@@ -66,6 +71,8 @@ class Stream:
         try:
             while not self._stopping.is_set():
                 self.last(*self._pauses)
+                if self._resting.is_set():
+                    continue
                 (fault,) = self.chance.choices([fault for _, fault in self._menu], [weight for weight, _ in self._menu])
                 if not self._stopping.is_set():
                     self.struck[fault.__name__] += 1

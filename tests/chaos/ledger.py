@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ class Act:
     """Something attempted: `nonce` marks what it would write, `outcome` is what the library said (unknown until then).
 
     `machine`, `token` and `session` say under which lease; a claim learns the first two. `committed` is what could be
-    found out later about an outcome that was unknown at first; `told` names the error, or how it went.
+    found out later about an outcome that was unknown at first; `told` names the error, or how it went. It was begun at
+    `began`, in seconds since the epoch, and took `seconds`.
     """
 
     nonce: str
@@ -34,6 +36,8 @@ class Act:
     outcome: Outcome = "unknown"
     committed: bool | None = None
     told: str = "nothing: the worker's life ended"
+    began: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Ledger:
 
     def note(self, what: str, **facts: Any) -> None:
         """Hand one line to the system, which keeps it whatever becomes of this process."""
-        line = json.dumps({"what": what, **facts}, default=str) + "\n"
+        line = json.dumps({"what": what, "at": time.time(), **facts}, default=str) + "\n"
         with self._lock:
             os.write(self._file, line.encode())
 
@@ -78,13 +82,13 @@ def read(directory: Path) -> Told:
         for line in _lines(path):
             what = line.pop("what")
             if what == "begin":
-                act = Act(line["nonce"], line["kind"], UUID(line["session"]))
+                act = Act(line["nonce"], line["kind"], UUID(line["session"]), began=line["at"])
                 if line.get("machine"):
                     act.machine, act.token = UUID(line["machine"]), line["token"]
                 acts[act.nonce] = act
             elif what == "end":
                 act = acts[line["nonce"]]
-                act.outcome, act.told = line["outcome"], line["told"]
+                act.outcome, act.told, act.seconds = line["outcome"], line["told"], line["at"] - act.began
                 if line.get("machine"):
                     act.machine, act.token = UUID(line["machine"]), line["token"]
             elif what == "resolved":
