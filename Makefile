@@ -34,7 +34,7 @@ WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test screenshots soak check generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak check audit generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -84,7 +84,7 @@ screenshots: venv ## take the pictures of the debug pages in docs/web, of a flee
 soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run; its page goes INTO=target/soak/…
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
-check: venv ## every gate that runs no database: format, lint, types, contracts, generated code
+check: venv ## every gate that runs no database: format, lint, types, contracts, generated code, dependencies
 	cargo fmt --all --check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -94,7 +94,12 @@ check: venv ## every gate that runs no database: format, lint, types, contracts,
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt bmdb._core
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	$(BIN)/python tools/audit.py
 	$(BIN)/python -m pytest tests/architecture
+
+audit: $(VENV)/.tools ## known holes in dependencies: advisories, licences, sources; says what it cannot fetch
+	@$(HAVE_CARGO)
+	$(BIN)/python tools/audit.py
 
 generate: $(VENV)/.tools ## write python/bmdb/_sync and the sync tests anew from their async sources
 	$(BIN)/python tools/generate_sync.py
