@@ -16,6 +16,7 @@ import uvloop
 from psycopg.conninfo import make_conninfo
 
 import bmdb
+from tests import pgbouncer
 from tests.database import EmbeddedServer, Server, open_server
 from tests.processes import Spawn, spawning
 from tests.proxy import Proxy
@@ -32,6 +33,15 @@ MakeMachines = Callable[[int], list[UUID]]
 MakeRole = Callable[..., str]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs the server itself, where the suite is led through a pooler."""
+    if pgbouncer.mode_of_the_run() is None:
+        return
+    for item in items:
+        for mark in item.iter_markers("direct"):
+            item.add_marker(pytest.mark.skip(reason=f"not through a pooler: {mark.args[0]}"))
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The event loops to run an async test on: asyncio's own, and uvloop's if it has the mark."""
     if item.get_closest_marker("uvloop") is None:
@@ -42,7 +52,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The server of this run: embedded, or the one that BMDB_TEST_CONNINFO names. Must survive the test."""
-    with open_server() as running:
+    with open_server() as running, pgbouncer.led_through(running):
         yield running
 
 

@@ -75,6 +75,7 @@ class _Settings(TypedDict):
     max_retries: int
     throwaway: bool
     access: Literal["read write", "read only", "weak"]
+    pooling: Literal["refuse", "expect", "adapt"]
 
 @type_check_only
 class _Process(Protocol):
@@ -249,6 +250,8 @@ class Connection:
     def banner(self) -> str | None: ...
     @property
     def throwaway(self) -> bool: ...
+    @property
+    def pooled(self) -> bool: ...
     @property
     def closed(self) -> bool: ...
     def close(self) -> None: ...

@@ -140,13 +140,29 @@ class Identity(NamedTuple):
     database: tuple[int, str]
     timeline: int | None
     incarnation: int | None
+    # Another backend than the one that was promised: a pooler stands in between, and may take another each time.
+    behind: bool
 
 
-def identity_of(database: tuple[Any, ...], server: tuple[Any, ...]) -> Identity:
-    """From the rows of `server/database.sql` and `server/identity.sql`."""
+def identity_of(database: tuple[Any, ...], server: tuple[Any, ...], promised: int) -> Identity:
+    """From the rows of `server/database.sql` and `server/identity.sql`, and the backend promised at log-in."""
     name, system = database
-    incarnation, _, _, _, _, timeline = server
-    return Identity((system, name), None if timeline is None else int(timeline, 16), incarnation)
+    incarnation, pid, _, _, _, timeline = server
+    return Identity((system, name), timeline_of(timeline), incarnation, promised not in (0, pid))
+
+
+def timeline_of(text: str | None) -> int | None:
+    """A WAL timeline, as a server that is no standby tells it."""
+    return None if text is None else int(text, 16)
+
+
+def check_names_nothing(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Refuses a connection through a pooler that would prepare statements by name. Raises ConfigError."""
+    if connection.prepare_threshold is not None:
+        raise ConfigError(
+            "the psycopg connection goes through a pooler, and prepares statements, which stay with a backend that it"
+            " may not get again: open it with prepare_threshold=None"
+        )
 
 
 def level_of(isolation: str) -> psycopg.IsolationLevel:

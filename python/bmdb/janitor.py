@@ -256,12 +256,14 @@ class Janitor(Unique):
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = Connection.connect(self._conninfo, component="bmdb statistics", pool_size=1)
+            self._connection = Connection.connect(self._conninfo, component="bmdb statistics", pool_size=1, pooler=None)
         return self._connection
 
     async def _read_async(self, own: Statistic[Any]) -> Any:
         if self._asynchronous is None:
-            self._asynchronous = await AsyncConnection.connect(self._conninfo, component="bmdb statistics", pool_size=1)
+            self._asynchronous = await AsyncConnection.connect(
+                self._conninfo, component="bmdb statistics", pool_size=1, pooler=None
+            )
         return _counted(await self._asynchronous._look(own.fn, seconds=STATEMENT_LIMIT))
 
     def _disconnect(self, runner: asyncio.Runner) -> None:

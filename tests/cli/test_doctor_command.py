@@ -435,8 +435,9 @@ class TestNetwork:
                 return [type("Row", (), {"pid": Answered.pid})]
 
         (finding,) = network.pooler(Pooled())  # type: ignore[arg-type]
-        assert finding.level is Level.PROBLEM
+        assert finding.level is Level.WARNING
         assert finding.text.startswith("5 backends served 5 transactions")
+        assert "pooler=True" in str(finding.advice)
 
     def test_encryption(self, sound_server: EmbeddedServer, tmp_path: Path) -> None:
         authority = Authority("bmdb tests")

@@ -145,6 +145,7 @@ class AsyncForeignTransaction:
         carrier = self.carrier
         rows: list[tuple[Any, ...]] = []
         identity = None
+        lineage: tuple[int | None, int | None] = (None, None)
         opening = self._core.opening()
         try:
             await carrier.acquire()
@@ -157,6 +158,8 @@ class AsyncForeignTransaction:
                 await carrier.run(_SAVEPOINT)
             if opening is not None:
                 rows = await carrier.fetch(*opening)
+                if identity is not None:
+                    lineage = await carrier.lineage(identity)
         except psycopg.Error as error:
             gone = carrier.gone
             failure = failure_of(error, gone)
@@ -175,7 +178,7 @@ class AsyncForeignTransaction:
             if not rows:
                 self._core.missing()
             xid = self._xid = rows[0][0]
-            self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
+            self._core.opened(xid, *lineage)
         return self._core.step("begun")
 
     async def conclude_async(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:

@@ -14,7 +14,18 @@ from psycopg.rows import tuple_row
 from bmdb import logs
 from bmdb._core import queries
 from bmdb.errors import ConnectionFailedError
-from bmdb.foreign import ADAPTERS, FOUND, Identity, adapted, check_usable, identity_of, is_doubt, level_of
+from bmdb.foreign import (
+    ADAPTERS,
+    FOUND,
+    Identity,
+    adapted,
+    check_names_nothing,
+    check_usable,
+    identity_of,
+    is_doubt,
+    level_of,
+    timeline_of,
+)
 
 T = TypeVar("T")
 
@@ -92,8 +103,18 @@ class Carrier:
             with self.connection.transaction(force_rollback=True):  # nothing that a COMMIT could lose
                 (database,) = self.fetch(_QUERIES["server_database"])
                 (server,) = self.fetch(_QUERIES["server_identity"])
-            known = _IDENTITIES[self.connection] = identity_of(database, server)
+            known = identity_of(database, server, self.connection.info.backend_pid)
+            if known.behind:
+                check_names_nothing(self.connection)
+            _IDENTITIES[self.connection] = known
         return known
+
+    def lineage(self, identity: Identity) -> tuple[int | None, int | None]:
+        """Timeline and incarnation of the server that runs the open transaction: a pooler may have chosen another."""
+        if not identity.behind:
+            return identity.timeline, identity.incarnation
+        ((incarnation, timeline),) = self.fetch(_QUERIES["server_lineage"])
+        return timeline_of(timeline), incarnation
 
     def run(self, sql: str, params: tuple[object, ...] = ()) -> Statement:
         """Runs one statement. Raises psycopg.Error."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from bmdb.embedded import EmbeddedServer
 
 
+_POOLING = {True: "expect", False: "refuse", None: "adapt"}
+
+
 class Collected(NamedTuple):
     """What a collection removed."""
 
@@ -71,7 +74,7 @@ class Connection(Operators):
         pool_size: int = 10,
         isolation: str = "serializable",
         max_retries: int = 50,
-        pooler: bool = False,
+        pooler: bool | None = False,
     ) -> Self:
         """Connects to a database.
 
@@ -80,13 +83,15 @@ class Connection(Operators):
         PG* environment variables and libpq's files. `component` and `runtime_info` are for people who look at
         sessions; by default the latter names host, process and Python. `migrate` brings the schema up to date.
         `pool_size` bounds the connections (the heartbeat has one of its own); a transaction waits 30 s for a free one.
-        `isolation` and `max_retries` are the defaults of transactions with a callback.
+        `isolation` and `max_retries` are the defaults of transactions with a callback. `pooler`: whether a pooler such
+        as PgBouncer may stand in between that gives each transaction another backend; then statements go unnamed, and
+        nothing is left in the server's session. None finds out, and False refuses one.
 
-        Raises ConfigError for settings that cannot be used, ConnectionFailedError when no server can be reached or it
-        refuses the user, MigrationError for a schema newer than this library.
+        Raises ConfigError for settings that cannot be used or a pooler that is not allowed, ConnectionFailedError when
+        no server can be reached or it refuses the user, MigrationError for a schema newer than this library.
         """
-        if pooler:
-            raise ConfigError("connecting through a transaction pooler is not supported: connect to the server itself")
+        if pooler not in _POOLING:
+            raise ConfigError("pooler must be True, False or None")
         if not component or not isinstance(component, str):
             raise ConfigError("component must name this part of the fleet manager, for people who look at sessions")
         _check_settings(component, runtime_info, pool_size, isolation, max_retries)
@@ -101,6 +106,7 @@ class Connection(Operators):
                 "isolation": isolation,
                 "max_retries": max_retries,
                 "access": "read write",
+                "pooling": _POOLING[pooler],
             },
             migrate,
         )
@@ -121,6 +127,7 @@ class Connection(Operators):
                 "isolation": "read committed",
                 "max_retries": 5,
                 "access": "weak" if weak else "read only",
+                "pooling": _POOLING[None],
             },
             False,
         )

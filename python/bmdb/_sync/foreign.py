@@ -123,6 +123,7 @@ class ForeignTransaction:
         carrier = self.carrier
         rows: list[tuple[Any, ...]] = []
         identity = None
+        lineage: tuple[int | None, int | None] = (None, None)
         opening = self._core.opening()
         try:
             carrier.acquire()
@@ -135,6 +136,8 @@ class ForeignTransaction:
                 carrier.run(_SAVEPOINT)
             if opening is not None:
                 rows = carrier.fetch(*opening)
+                if identity is not None:
+                    lineage = carrier.lineage(identity)
         except psycopg.Error as error:
             gone = carrier.gone
             failure = failure_of(error, gone)
@@ -153,7 +156,7 @@ class ForeignTransaction:
             if not rows:
                 self._core.missing()
             xid = self._xid = rows[0][0]
-            self._core.opened(xid, *(identity[1:] if identity is not None else (None, None)))
+            self._core.opened(xid, *lineage)
         return self._core.step("begun")
 
     def conclude(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:

@@ -93,7 +93,7 @@ class BadAnswer(typer.TyperException):
 def opened(conninfo: str | None, *, migrated: bool = True) -> Iterator[bmdb.Connection]:
     """A connection to the database that was named; unless told otherwise, only to one with a schema."""
     check_given(conninfo)
-    with bmdb.connect(conninfo or None, component="bmdb command line", pool_size=2) as connection:
+    with bmdb.connect(conninfo or None, component="bmdb command line", pool_size=2, pooler=None) as connection:
         if migrated and connection.schema_version() == 0:
             raise BadAnswer("this database has no schema of bmdb: run `bmdb migrate` first")
         yield connection

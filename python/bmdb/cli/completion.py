@@ -73,7 +73,9 @@ def _asked(ctx: typer.Context, ask: Callable[[bmdb.Connection], list[T]]) -> lis
     found: list[T] = []
     with _quiet():
         limited = {"connect_timeout": str(CONNECT_SECONDS), **bmdb.conninfo.resolve(conninfo)}
-        with bmdb.connect(bmdb.conninfo.compose(limited), component="bmdb completion", pool_size=1) as connection:
+        with bmdb.connect(
+            bmdb.conninfo.compose(limited), component="bmdb completion", pool_size=1, pooler=None
+        ) as connection:
             found = ask(connection)
     return found
 

@@ -47,7 +47,9 @@ class Tasks:
 
         async def connect() -> str:
             size = sum(loop.parallelism for loop in self._loops) + _SPARE
-            connection = await AsyncConnection.connect(conninfo, component=component, migrate=migrate, pool_size=size)
+            connection = await AsyncConnection.connect(
+                conninfo, component=component, migrate=migrate, pool_size=size, pooler=None
+            )
             try:
                 check_schema(await connection.schema_version())
             except BaseException:

@@ -26,7 +26,7 @@ class Threads:
     def open(self, conninfo: str | None, component: str, migrate: bool, changed: Callable[[], object]) -> str:
         """Connects, and returns a connection string for others. Raises as `connect` does."""
         size = sum(loop.parallelism for loop in self._loops) + _SPARE
-        connection = Connection.connect(conninfo, component=component, migrate=migrate, pool_size=size)
+        connection = Connection.connect(conninfo, component=component, migrate=migrate, pool_size=size, pooler=None)
         try:
             check_schema(connection.schema_version())
         except BaseException:

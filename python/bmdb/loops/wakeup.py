@@ -65,6 +65,10 @@ class Wakeup:
                     if connection.info.parameter_status("crdb_version") is not None:
                         _LOGGER.info("this server sends no hints: loops look by themselves")
                         return
+                    ((pid,),) = connection.execute(_QUERIES["doctor_backend"].encode(), prepare=False)
+                    if pid != connection.info.backend_pid:
+                        _LOGGER.info("a pooler stands in between, which passes no hints on: loops look by themselves")
+                        return
                     self._listen(connection)
             except psycopg.Error as error:
                 _LOGGER.info("no hints from the database for now: %s", error)

@@ -53,7 +53,9 @@ class Acting:
         """The connection. Raises ConnectionFailedError, ConfigError or MigrationError."""
         async with self._connecting:
             if self._connection is None:
-                self._connection = await bmdb.AsyncConnection.connect(self._conninfo, component=COMPONENT, pool_size=2)
+                self._connection = await bmdb.AsyncConnection.connect(
+                    self._conninfo, component=COMPONENT, pool_size=2, pooler=None
+                )
         return self._connection
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::pooler::Pooler;
 use crate::tls::{SslMode, TlsSettings};
 
 /// How long one address may take when `connect_timeout` is not given.
@@ -161,6 +162,8 @@ pub struct Config {
     pub channel_binding: tokio_postgres::config::ChannelBinding,
     /// Encryption and certificates.
     pub tls: TlsSettings,
+    /// That a pooler may stand in between, which gives each transaction another backend.
+    pub pooler: Option<Pooler>,
 }
 
 impl Config {
@@ -247,6 +250,7 @@ impl Config {
                     .unwrap_or(ChannelBinding::Prefer)
             },
             tls: keywords.tls()?,
+            pooler: None,
         };
         keywords.finish()?;
         Ok(config)
@@ -256,6 +260,13 @@ impl Config {
     #[must_use]
     pub fn with_application_name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.application_name);
+        self
+    }
+
+    /// The same through a pooler: nothing is left on a backend that another transaction could meet, or miss.
+    #[must_use]
+    pub fn with_pooler(mut self) -> Self {
+        self.pooler = Some(Pooler::default());
         self
     }
 

@@ -3,6 +3,8 @@
 //! The driver's own `connect` limits only the TCP handshake and knows neither `verify-full` nor standbys, so it
 //! is given a stream made here. Nothing is retried: that is the retry machine's business.
 
+mod answered;
+mod promised;
 mod stream;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use crate::config::{Config, Endpoint, Host, TargetSessionAttrs};
 use crate::error::{Error, Result};
 use crate::tls::{self, SslMode};
 
+use answered::Answered;
 pub use stream::Stream;
 use stream::{Target, directory_of, open, socket_path, tune};
 
@@ -144,8 +147,13 @@ impl fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Sends the request, over the same kind of connection. Success means that it was sent; whether a statement
-    /// was still there to stop, the server does not say.
+    /// The backend that was promised at log-in; `None` where the server numbers none.
+    pub async fn promised(&self) -> Option<i32> {
+        promised::promised(&self.token).await
+    }
+
+    /// Sends the request, over the same kind of connection, and waits until the server is done with it. Whether a statement
+    /// was still there to stop, it does not say. The connection that it is about has to last until then.
     ///
     /// # Errors
     /// [`Error::ConnectionFailed`] if the request could not be sent within five seconds.
@@ -154,9 +162,11 @@ impl Canceller {
             let stream = open(&self.target)
                 .await
                 .map_err(|error| Failure::of_socket(&error))?;
-            let Ok(connect) = make_tls_connect(&self.connector, &self.server_name);
+            let mut connector = self.connector.clone();
+            let Ok(connect) =
+                MakeTlsConnect::<Answered>::make_tls_connect(&mut connector, &self.server_name);
             self.token
-                .cancel_query_raw(stream, connect)
+                .cancel_query_raw(Answered(stream), connect)
                 .await
                 .map_err(|error| Failure::of_driver(error, ""))
         };
@@ -237,10 +247,14 @@ impl Failure {
                 };
             }
         };
-        let (class, remedy) = (
-            told.sqlstate.get(..2).unwrap_or_default(),
-            remedy(&told.sqlstate),
-        );
+        let class = told.sqlstate.get(..2).unwrap_or_default();
+        let remedy = match told.message.starts_with("unsupported startup parameter") {
+            true => {
+                "a pooler such as PgBouncer stands in between and passes it not on: take it out of the connection string \
+                 and the environment (PGOPTIONS), and set it for the role or the database"
+            }
+            false => remedy(&told.sqlstate),
+        };
         Self {
             text: format!(
                 "{} (SQLSTATE {}){whom}; {remedy}",

@@ -20,6 +20,7 @@ use crate::lease::{Loss, Moment};
 use crate::metrics::Metrics;
 use crate::migrate;
 use crate::pool::Pool;
+use crate::pooler::UNSPOKEN;
 use crate::process::{self, Definition};
 use crate::queries;
 use crate::retry::Limits;
@@ -53,6 +54,20 @@ pub struct Settings {
     pub max_retries: u32,
     /// Whether it may write. What only looks starts no session.
     pub access: Access,
+    /// What to do where a pooler stands in between.
+    pub pooling: Pooling,
+}
+
+/// What to do where a pooler stands in between that gives each transaction another backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// Say so, and what helps.
+    #[default]
+    Refuse,
+    /// One may: leave nothing on a backend, and look for nothing there.
+    Expect,
+    /// The same if there is one.
+    Adapt,
 }
 
 /// A component's access to the database.
@@ -90,6 +105,7 @@ impl Connection {
             isolation,
             max_retries,
             access,
+            pooling,
         } = settings;
         if !(1..=LARGEST_POOL).contains(&pool_size) {
             return Err(Error::Config(format!(
@@ -101,8 +117,18 @@ impl Connection {
         } else {
             config
         };
-        let pool = Pool::with_access(config, drive, pool_size, access);
-        drop(pool.checkout().await?);
+        let config = match pooling {
+            Pooling::Expect => config.with_pooler(),
+            Pooling::Refuse | Pooling::Adapt => config,
+        };
+        let mut pool = Pool::with_access(config.clone(), drive.clone(), pool_size, access);
+        match pool.checkout().await {
+            Err(Error::Config(text)) if text == UNSPOKEN && pooling == Pooling::Adapt => {
+                pool = Pool::with_access(config.with_pooler(), drive, pool_size, access);
+                drop(pool.checkout().await?);
+            }
+            first => drop(first?),
+        }
         Ok(Connection {
             lanes: Lanes::new(pool.clone()),
             pool,

@@ -30,6 +30,7 @@ pub mod migrate;
 pub mod overdue;
 pub mod pace;
 pub mod pool;
+pub mod pooler;
 pub mod process;
 pub mod queries;
 pub mod reflect;

@@ -1,6 +1,8 @@
 //! A bounded set of connections, each handed to one transaction at a time.
 
 mod conn;
+mod recognition;
+mod unnamed;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -187,7 +189,16 @@ impl Pool {
                 let opening = Box::pin(Conn::open(&self.config, &self.drive, limit));
                 let mut conn = opening.await?;
                 if let Some(settings) = self.settings {
-                    conn.batch(settings, Some(STEP_LIMIT)).await?;
+                    conn.set(settings).await?;
+                }
+                if self.server.get().is_none() {
+                    // The first of all: what is wrong with the way there is told at once.
+                    let looking = recognition::refuse_transaction_pooler(
+                        &mut conn,
+                        &self.config,
+                        &self.drive,
+                    );
+                    Box::pin(looking).await?;
                 }
                 self.server.get_or_init(|| conn.server().clone());
                 Box::new(conn)

@@ -128,6 +128,8 @@ queries! {
     SERVER_ENCODING = "server", "encoding", One;
     SERVER_END_UNFINISHED = "server", "end_unfinished", One;
     SERVER_IDENTITY = "server", "identity", One;
+    SERVER_LINEAGE = "server", "lineage", One;
+    SERVER_LOOKED_UP = "server", "looked_up", Many;
     SERVER_RETIRE = "server", "retire", Many;
     SERVER_TRANSACTION_STATUS = "server", "transaction_status", One;
     SESSION_BLOCKER = "session", "blocker", One;

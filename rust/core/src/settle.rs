@@ -10,13 +10,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::dialect::ROLLBACK;
 use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
-use crate::pool::{Conn, Pool};
+use crate::pool::{Conn, Pool, STEP_LIMIT};
 use crate::queries;
 use crate::sqlstate;
 use crate::transaction::uuid;
 use crate::value::Param;
+
+/// Begins what is asked in one transaction.
+const LOOK: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// A lease as it is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +99,24 @@ async fn ask(
 ) -> Result<Answer> {
     let mut checkout = pool.checkout().await?;
     let conn = checkout.conn();
+    if pool.config().pooler.is_none() {
+        return ask_on(conn, id, lease).await;
+    }
+    // One transaction is all asked of one server, and says which.
+    conn.begin_with(LOOK, None, STEP_LIMIT).await?;
+    let answer = ask_on(conn, id, lease).await;
+    if !conn.broken {
+        conn.batch(ROLLBACK, Some(STEP_LIMIT)).await?;
+        conn.in_transaction = false;
+    }
+    answer
+}
+
+async fn ask_on(
+    conn: &mut Conn,
+    id: &TransactionId,
+    lease: Option<(&Claimed, &'static str)>,
+) -> Result<Answer> {
     let server = conn.server();
     let same_log = id.xid.is_some() && id.timeline.is_some() && id.timeline == server.timeline;
     // Or an operator has reset the statistics that tell a crash: so what follows must hold without one too.
@@ -171,6 +193,9 @@ pub async fn quick_outcome(
     let xid = id.xid?;
     let started = Instant::now();
     let (mut conn, drive) = quick_conn(config, drive, limit).await?;
+    if config.pooler.is_some() {
+        conn.begin_with(LOOK, None, limit).await.ok()?;
+    }
     while started.elapsed() < limit {
         if conn.server().timeline != id.timeline || conn.server().incarnation != id.incarnation {
             return None;

@@ -32,8 +32,11 @@ pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
 pub const INVALID_PASSWORD: &str = "28P01";
 /// No such database.
 pub const INVALID_CATALOG_NAME: &str = "3D000";
-/// Serializable or repeatable read cannot be upheld: run the whole transaction again.
+/// A prepared statement of this name is not there, or no longer.
 pub const INVALID_STATEMENT_NAME: &str = "26000";
+/// A prepared statement of this name is there already.
+pub const DUPLICATE_STATEMENT: &str = "42P05";
+/// Serializable or repeatable read cannot be upheld: run the whole transaction again.
 /// A conflict between transactions.
 pub const SERIALIZATION_FAILURE: &str = "40001";
 /// Whether the statement took effect is unknown; CockroachDB's ambiguous commit.

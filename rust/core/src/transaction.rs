@@ -338,9 +338,17 @@ impl Transaction {
     /// the connection must not serve another.
     pub fn check_statement(&mut self, sql: &str) -> Result<()> {
         dialect::check_statement(sql)?;
-        if dialect::changes_session(sql)
-            && let Some(checkout) = &mut self.checkout
-        {
+        if !dialect::changes_session(sql) {
+            return Ok(());
+        }
+        if self.pool.config().pooler.is_some() {
+            return Err(Error::WorkState(
+                "through a pooler nothing may be left in the session, which others get next: say SET LOCAL, or connect to \
+                 the server itself"
+                    .to_owned(),
+            ));
+        }
+        if let Some(checkout) = &mut self.checkout {
             checkout.conn().altered = true;
         }
         Ok(())
@@ -389,7 +397,7 @@ impl Transaction {
             return Ok(());
         };
         let conn = checkout.conn();
-        if conn.broken {
+        if conn.broken || conn.leaves_statements() {
             self.drop_connection();
             return Ok(());
         }

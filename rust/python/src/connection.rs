@@ -11,7 +11,7 @@ use bmdb_core::events::Level;
 use bmdb_core::transaction::Plan;
 use bmdb_core::value::Value;
 use bmdb_core::work::End;
-use bmdb_core::{foreign, migrate, reflect};
+use bmdb_core::{migrate, reflect};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -22,7 +22,7 @@ use crate::batch::{self, Batches, Change};
 use crate::canary::{self, Policy};
 use crate::drive;
 use crate::error::to_python;
-use crate::foreign::ForeignTransaction;
+use crate::foreign::{ForeignTransaction, whereabouts};
 use crate::limits::{limit, optional_isolation, optional_retries};
 use crate::metrics;
 use crate::process::{Process, definitions};
@@ -56,19 +56,6 @@ async fn open((settings, throwaway): (Settings, bool)) -> Result<Connection> {
 
 fn collected(outcome: bmdb_core::collect::Collected) -> (u64, u64) {
     (outcome.sessions, outcome.leases)
-}
-
-async fn whereabouts(
-    core: Arc<Core>,
-    known: Arc<OnceLock<(i64, String)>>,
-) -> Result<(i64, String)> {
-    if let Some(known) = known.get() {
-        return Ok(known.clone());
-    }
-    let database = foreign::database(core.pool()).await?;
-    Ok(known
-        .get_or_init(|| (database.system, database.name))
-        .clone())
 }
 
 fn into_object<T>(py: Python<'_>, value: T) -> PyResult<Py<PyAny>>
@@ -523,6 +510,12 @@ impl Connection {
     #[getter]
     fn throwaway(&self) -> bool {
         self.throwaway
+    }
+
+    /// Whether a pooler may stand in between.
+    #[getter]
+    fn pooled(&self) -> bool {
+        self.core.pool().config().pooler.is_some()
     }
 
     #[getter]

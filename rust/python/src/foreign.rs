@@ -1,11 +1,11 @@
 //! `bmdb._core.ForeignTransaction`: what a driver in Python needs of the core to carry out a fenced transaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bmdb_core::connection::Connection as CoreConnection;
 use bmdb_core::dialect::{self, Dialect};
-use bmdb_core::error::{Error, TransactionId};
-use bmdb_core::foreign::Foreign as Core;
+use bmdb_core::error::{Error, Result, TransactionId};
+use bmdb_core::foreign::{self, Foreign as Core};
 use bmdb_core::metrics::Outcome;
 use bmdb_core::migrate;
 use bmdb_core::retry::{Action, Limits, Protocol};
@@ -23,6 +23,20 @@ use crate::error::{failure_in_chain, to_python};
 use crate::limits::{isolation, retries};
 use crate::retry::{describe, event_of, failure_name, failure_of};
 use crate::value::value_to_python;
+
+/// Which database the pool leads to, asked once.
+pub(crate) async fn whereabouts(
+    core: Arc<CoreConnection>,
+    known: Arc<OnceLock<(i64, String)>>,
+) -> Result<(i64, String)> {
+    if let Some(known) = known.get() {
+        return Ok(known.clone());
+    }
+    let database = foreign::database(core.pool()).await?;
+    Ok(known
+        .get_or_init(|| (database.system, database.name))
+        .clone())
+}
 
 /// The core's share of a transaction on another driver's connection. Used by one thread or task at a time.
 #[pyclass(frozen, module = "bmdb._core")]

@@ -1,7 +1,7 @@
 //! What `connect` was given, checked.
 
 use bmdb_core::config::Config;
-use bmdb_core::connection::Settings;
+use bmdb_core::connection::{Pooling, Settings};
 use bmdb_core::dialect::Access;
 use bmdb_core::drive::Drive;
 use bmdb_core::error::Result;
@@ -21,6 +21,7 @@ pub(crate) struct Given {
     max_retries: i64,
     throwaway: bool,
     access: String,
+    pooling: String,
 }
 
 /// How to open a connection, and whether its server is thrown away with it.
@@ -43,6 +44,11 @@ pub(crate) fn prepare(
                 "read only" => Access::ReadOnly { weak: false },
                 "weak" => Access::ReadOnly { weak: true },
                 _ => Access::ReadWrite,
+            },
+            pooling: match given.pooling.as_str() {
+                "expect" => Pooling::Expect,
+                "adapt" => Pooling::Adapt,
+                _ => Pooling::Refuse,
             },
         })
     };

@@ -73,6 +73,7 @@ CALLBACK_IDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.direct("it waits for what a connection is set to at the server itself")
 class TestCallbacks:
     """Refused before BEGIN: nothing at all reaches the server."""
 

@@ -43,6 +43,7 @@ def test_the_transaction_goes_on_after_a_call_that_was_refused(session: bmdb.Ses
     assert session.transact(fn) == 2
 
 
+@pytest.mark.direct("what would stay in the session is refused: tests/faults/test_31_pooler.py")
 @pytest.mark.parametrize(
     "statement", ["SET search_path = pg_catalog", "CREATE TEMP TABLE sessions (a int)", "SET TimeZone = 'Asia/Tokyo'"]
 )

@@ -97,10 +97,11 @@ def pooler(probe: Probe) -> Iterator[Finding]:
     facts = {"backends": pids, "promised": promised}
     if len(set(pids)) > 1:
         text = f"{len(set(pids))} backends served {TRANSACTIONS} transactions of one connection: a transaction pooler"
-        yield problem("pooler", text, "connect to the server itself: bmdb works on no transaction pooler", **facts)
+        advice = "pass pooler=True to connect(), or connect to the server itself, which also passes hints on"
+        yield warning("pooler", text, advice, **facts)
     elif promised not in pids:
         text = "the backend is not the one that was promised: a pooler or a proxy stands in between"
-        advice = "connect to the server itself; a pooler in session mode works, but each connection costs it a backend"
+        advice = "pass pooler=True to connect() where it may be a transaction pooler; hints pass through none"
         yield warning("pooler", text, advice, **facts)
     else:
         yield ok("pooler", "no pooler in between: the same backend served every transaction", **facts)

@@ -71,6 +71,7 @@ impl ClaimJob {
 struct Unsettled {
     claim: Uuid,
     server: Server,
+    since: Instant,
 }
 
 /// Claims of one session for one process by one eligibility.
@@ -478,17 +479,27 @@ impl Claims {
             }
             Err(error) if unanswered => {
                 drop(checkout);
-                let unsettled = Unsettled { claim, server };
+                let unsettled = Unsettled {
+                    claim,
+                    server,
+                    since: Instant::now(),
+                };
                 if matches!(error, Error::Interrupted) {
                     lock(&self.unsettled).push(unsettled);
                     return Err(error);
                 }
-                let settled = self.settle(&unsettled, &error).await;
-                let found = settled.inspect_err(|_| lock(&self.unsettled).push(unsettled))?;
-                if found.is_empty() {
-                    Err(error)
-                } else {
-                    Ok((found, false))
+                match self.settle(&unsettled, &error).await {
+                    Ok(found) if found.is_empty() => {
+                        if !self.is_final(&unsettled) {
+                            lock(&self.unsettled).push(unsettled);
+                        }
+                        Err(error)
+                    }
+                    Ok(found) => Ok((found, false)),
+                    Err(unknown) => {
+                        lock(&self.unsettled).push(unsettled);
+                        Err(unknown)
+                    }
                 }
             }
             Err(error)

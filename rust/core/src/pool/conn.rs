@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Client, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 
 use super::STEP_LIMIT;
+use super::unnamed::{Pooled, Ready};
 use crate::config::Config;
 use crate::connect::{self, Canceller, PgConnection};
 use crate::dialect::Dialect;
@@ -20,7 +21,7 @@ use crate::queries;
 use crate::value::Param;
 
 /// What the driver makes of a request.
-type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
+pub(super) type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
 
 /// Statements kept prepared on one connection; beyond that all are closed and prepared anew as needed.
 const STATEMENTS_KEPT: usize = 256;
@@ -48,12 +49,16 @@ pub struct Server {
 
 /// One connection to the server.
 pub struct Conn {
-    client: Client,
+    pub(super) client: Client,
     canceller: Canceller,
     reactor: Reactor,
     drive: Drive,
     statements: HashMap<String, Statement>,
-    server: Server,
+    pub(super) server: Server,
+    /// Where a pooler may stand in between: what takes the place of prepared statements and of settings of the session.
+    pub(super) pooled: Option<Pooled>,
+    /// Somebody stands in between: the backend is not the one that was promised.
+    pub(super) behind: bool,
     doubtful_commit: Arc<AtomicBool>,
     task: Pump,
     /// Something went wrong on the wire, or a wait was given up: not to be used again.
@@ -75,14 +80,16 @@ impl Conn {
         let established = drive
             .io(&reactor, limit, "connecting", async {
                 let established = connect::connect(config).await?;
+                let promised = established.canceller.promised().await;
                 Ok::<_, Error>((
+                    promised,
                     established.client,
                     established.canceller,
                     established.connection,
                 ))
             })
             .await??;
-        let (client, canceller, connection) = established;
+        let (promised, client, canceller, connection) = established;
         let task = reactor.spawn(pump(connection, noticed));
         let mut conn = Conn {
             client,
@@ -91,6 +98,11 @@ impl Conn {
             drive: drive.clone(),
             statements: HashMap::new(),
             server: Server::default(),
+            pooled: config
+                .pooler
+                .clone()
+                .map(|pooler| Pooled::new(pooler, PLAIN_SETTINGS)),
+            behind: false,
             doubtful_commit,
             task: Pump(task),
             broken: false,
@@ -98,12 +110,12 @@ impl Conn {
             altered: false,
             plain: false,
         };
-        conn.identify().await?;
+        conn.identify(promised).await?;
         Ok(conn)
     }
 
     /// In the simple protocol, which takes one trip for each question where preparing takes two.
-    async fn identify(&mut self) -> Result<()> {
+    async fn identify(&mut self, promised: Option<i32>) -> Result<()> {
         let banner = self.ask("SELECT version() AS version").await?;
         self.server.banner = banner
             .as_ref()
@@ -119,11 +131,16 @@ impl Conn {
             self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
             self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
             self.server.started = row.get("started").map(str::to_owned);
+            self.behind = promised.is_some() && promised != self.server.pid;
+            if self.pooled.is_some() {
+                // It serves this question; the next one may be another's.
+                (self.server.pid, self.server.started) = (None, None);
+            }
         }
         Ok(())
     }
 
-    async fn ask(&mut self, sql: &str) -> Result<Option<SimpleQueryRow>> {
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<SimpleQueryRow>> {
         let outcome = self
             .io(Some(STEP_LIMIT), sql, self.client.simple_query(sql))
             .await;
@@ -162,6 +179,13 @@ impl Conn {
 
     /// Applies settings and prepares a statement ahead of its first use, in one trip.
     pub async fn set_up(&mut self, settings: &str, sql: &str) -> Result<()> {
+        if self.pooled.is_some() {
+            self.set(settings).await?;
+            let never = std::future::pending();
+            return Box::pin(self.learn(sql, never, Some(STEP_LIMIT)))
+                .await
+                .map(drop);
+        }
         let both = async {
             tokio::join!(
                 self.client.batch_execute(settings),
@@ -177,7 +201,12 @@ impl Conn {
     }
 
     /// Runs I/O on this connection under the time limit; see [`Drive::io`].
-    async fn io<F: Future>(&self, limit: Option<Duration>, what: &str, io: F) -> Result<F::Output> {
+    pub(super) async fn io<F: Future>(
+        &self,
+        limit: Option<Duration>,
+        what: &str,
+        io: F,
+    ) -> Result<F::Output> {
         // Only a reference goes on, which the futures of the drive then hold in place of several copies.
         let io = pin!(io);
         self.drive.io(&self.reactor, limit, what, io).await
@@ -185,7 +214,7 @@ impl Conn {
 
     /// Whatever ends a wait early leaves an answer on the wire, so the connection is done for; the server is asked to
     /// stop, so that no lock is held for long.
-    async fn abandon_on_stop<T>(&mut self, outcome: Result<T>) -> Result<T> {
+    pub(super) async fn abandon_on_stop<T>(&mut self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             self.broken = true;
             // Boxed, since it connects anew: it would be the largest part of every statement's future.
@@ -206,7 +235,7 @@ impl Conn {
     }
 
     /// Takes the answer of a wait, and notes from it whether the connection can go on.
-    async fn answered<T>(&mut self, outcome: Result<Answer<T>>) -> Result<T> {
+    pub(super) async fn answered<T>(&mut self, outcome: Result<Answer<T>>) -> Result<T> {
         let answer = self.abandon_on_stop(outcome).await?;
         self.checked(answer)
     }
@@ -232,24 +261,24 @@ impl Conn {
     }
 
     /// The statement as prepared on this connection, now if need be.
-    async fn statement<S>(
-        &mut self,
-        sql: &str,
-        stop: S,
-        limit: Option<Duration>,
-    ) -> Result<Statement>
+    async fn statement<S>(&mut self, sql: &str, stop: S, limit: Option<Duration>) -> Result<Ready>
     where
         S: Future<Output = Error>,
     {
+        if self.pooled.is_some() {
+            let signature = Box::pin(self.learn(sql, stop, limit)).await?;
+            self.note_columns(signature.foreign_columns, None);
+            return Ok(Ready::Unnamed(signature.params));
+        }
         if let Some(kept) = self.statements.get(sql) {
-            return Ok(kept.clone());
+            return Ok(Ready::Named(kept.clone()));
         }
         // Boxed, as it is rare, and the largest part of every statement's future.
         let work = unless(Box::pin(self.client.prepare(sql)), stop);
         let outcome = self.io(limit, sql, work).await.flatten();
         let statement = self.answered(outcome).await?;
         self.keep(sql, statement.clone());
-        Ok(statement)
+        Ok(Ready::Named(statement))
     }
 
     /// Runs one of our own statements.
@@ -270,11 +299,19 @@ impl Conn {
         S: Future<Output = Error>,
     {
         let mut stop = pin!(stop);
+        if self.runs_alone() {
+            let outcome = Box::pin(self.alone(sql, params, stop, limit)).await;
+            self.take_note(sql, &outcome);
+            return outcome;
+        }
         let statement = self.statement(sql, stop.as_mut(), limit).await?;
-        let params = borrowed(params);
-        let work = unless(self.client.query(&statement, &params), stop);
+        statement.check(params)?;
+        let work = unless(statement.rows(&self.client, sql, params), stop);
         let outcome = self.io(limit, sql, work).await.flatten();
-        self.answered(outcome).await
+        let outcome = self.answered(outcome).await;
+        self.take_note(sql, &outcome);
+        self.note_columns(false, outcome.as_ref().ok().and_then(|rows| rows.first()));
+        outcome
     }
 
     /// The same for the number of rows that it affected.
@@ -290,10 +327,12 @@ impl Conn {
     {
         let mut stop = pin!(stop);
         let statement = self.statement(sql, stop.as_mut(), limit).await?;
-        let params = borrowed(params);
-        let work = unless(self.client.execute(&statement, &params), stop);
+        statement.check(params)?;
+        let work = unless(statement.count(&self.client, sql, params), stop);
         let outcome = self.io(limit, sql, work).await.flatten();
-        self.answered(outcome).await
+        let outcome = self.answered(outcome).await;
+        self.take_note(sql, &outcome);
+        outcome
     }
 
     /// Opens a transaction and sends its first statement in the same trip, each trip within `limit`.
@@ -303,23 +342,32 @@ impl Conn {
         first: Option<(&str, &[Param])>,
         limit: Duration,
     ) -> Result<Vec<Row>> {
+        let mut begin = self.beginning(begin);
+        if let Some(question) = self.lineage_question() {
+            begin = format!("{begin}; {question}");
+        }
+        let ready = match first {
+            Some((sql, params)) => {
+                let never = std::future::pending();
+                let statement = self.statement(sql, never, Some(limit)).await?;
+                statement.check(params)?;
+                Some((statement, sql, params))
+            }
+            None => None,
+        };
         self.in_transaction = true;
-        let Some((sql, params)) = first else {
-            self.batch(begin, Some(limit)).await?;
-            return Ok(Vec::new());
+        let client = &self.client;
+        let first = async {
+            match &ready {
+                Some((statement, sql, params)) => statement.rows(client, sql, params).await,
+                None => Ok(Vec::new()),
+            }
         };
-        let never = std::future::pending();
-        let statement = self.statement(sql, never, Some(limit)).await?;
-        let params = borrowed(params);
-        let both = async {
-            tokio::join!(
-                self.client.batch_execute(begin),
-                self.client.query(&statement, &params)
-            )
-        };
-        let outcome = self.io(Some(limit), begin, both).await;
+        // Each is sent when it is first polled, so in this order.
+        let both = async { tokio::join!(biased; client.simple_query(&begin), first) };
+        let outcome = self.io(Some(limit), &begin, both).await;
         let (begun, rows) = self.abandon_on_stop(outcome).await?;
-        if let (Err(refused), Ok(_)) = (&begun, &rows) {
+        if let (Err(refused), Ok(_), Some(_)) = (&begun, &rows, &ready) {
             // Without its BEGIN the statement ran by itself, and is committed.
             self.broken = true;
             return Err(Error::AmbiguousCommit {
@@ -329,8 +377,13 @@ impl Conn {
                 transaction: TransactionId::default(),
             });
         }
-        self.checked(begun)?;
-        self.checked(rows)
+        let messages = self.checked(begun)?;
+        self.note_lineage(&messages);
+        let rows = self.checked(rows);
+        if let Some((_, sql, _)) = ready {
+            self.take_note(sql, &rows);
+        }
+        rows
     }
 
     /// Runs one statement or two as one transaction in one trip: `begin`, the statements, `commit`. The rows of each.
@@ -350,20 +403,22 @@ impl Conn {
         S: Future<Output = Error>,
     {
         let mut stop = pin!(stop);
+        let begin = &self.beginning(begin);
         let ahead = match first {
             Some((sql, params)) => {
                 let statement = self.statement(sql, stop.as_mut(), Some(limit)).await?;
-                Some((statement, borrowed(params)))
+                statement.check(params)?;
+                Some((statement, sql, params))
             }
             None => None,
         };
         let statement = self.statement(last.0, stop.as_mut(), Some(limit)).await?;
-        let params = borrowed(last.1);
+        statement.check(last.1)?;
         self.in_transaction = true;
         let client = &self.client;
         let ahead = async {
             match &ahead {
-                Some((statement, params)) => client.query(statement, params).await,
+                Some((statement, sql, params)) => statement.rows(client, sql, params).await,
                 None => Ok(Vec::new()),
             }
         };
@@ -373,7 +428,7 @@ impl Conn {
                 biased;
                 client.batch_execute(begin),
                 ahead,
-                client.query(&statement, &params),
+                statement.rows(client, last.0, last.1),
                 client.batch_execute(commit)
             )
         };
@@ -391,6 +446,10 @@ impl Conn {
         }
         let ahead = self.checked(ahead);
         let rows = self.checked(rows);
+        if let Some((sql, _)) = first {
+            self.take_note(sql, &ahead);
+        }
+        self.take_note(last.0, &rows);
         let committed = self.checked(committed);
         match ahead.and_then(|ahead| rows.and_then(|rows| committed.map(|()| (ahead, rows)))) {
             Ok(rows) => {
@@ -410,7 +469,8 @@ impl Conn {
     /// Sees to it that a statement outside a transaction runs at READ COMMITTED, whatever the role's defaults. Transactions
     /// of users say their isolation themselves.
     pub async fn plain(&mut self) -> Result<()> {
-        if !self.plain {
+        // Through a pooler they are transactions, which say so themselves.
+        if !self.plain && self.pooled.is_none() {
             self.batch(PLAIN_SETTINGS, Some(STEP_LIMIT)).await?;
             self.plain = true;
         }
@@ -427,12 +487,17 @@ impl Conn {
     }
 
     /// Notes from an outcome whether the connection can go on.
-    fn checked<T>(&mut self, outcome: Answer<T>) -> Result<T> {
+    pub(super) fn checked<T>(&mut self, outcome: Answer<T>) -> Result<T> {
         outcome.map_err(|error| {
             let error = Error::from(error);
             match &error {
                 Error::Database(db) => {
                     self.broken |= db.fatal;
+                    let of_names = matches!(db.sqlstate.as_str(), "26000" | "42P05");
+                    if of_names && self.behind && self.pooled.is_none() {
+                        self.broken = true;
+                        return Error::Config(format!("{} ({error})", crate::pooler::UNSPOKEN));
+                    }
                     // A plan that no longer fits the table, or a statement that a pooler took away.
                     if matches!(db.sqlstate.as_str(), "0A000" | "26000") {
                         self.statements.clear();
@@ -468,7 +533,7 @@ impl Conn {
     }
 }
 
-fn borrowed(params: &[Param]) -> Vec<&(dyn tokio_postgres::types::ToSql + Sync)> {
+pub(super) fn borrowed(params: &[Param]) -> Vec<&(dyn tokio_postgres::types::ToSql + Sync)> {
     params
         .iter()
         .map(|param| param as &(dyn tokio_postgres::types::ToSql + Sync))

@@ -136,6 +136,17 @@ impl Transaction {
         let conn = self.checkout.as_mut().expect("open").conn();
         let dialect = conn.server().dialect;
         conn.take_doubtful_commit();
+        // Any other error aborts the transaction, and COMMIT says so.
+        match conn.forget_lookups().await {
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) if conn.broken => {
+                self.error = Some(error);
+                self.drop_connection();
+                // COMMIT was not sent, so there is no doubt.
+                return Ok(Event::CommitFailed(Failure::Retryable));
+            }
+            _ => {}
+        }
         // A dead link may say nothing for ever while the heartbeat's own keeps the session alive.
         let outcome = conn
             .batch_unless(

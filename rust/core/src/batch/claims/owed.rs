@@ -11,6 +11,11 @@ use crate::transaction::uuid;
 use crate::value::Param;
 use crate::work::{Ending, WorkLease, ending_params};
 
+/// Through a pooler, how long to wait for a claim whose answer was lost, before it is tried again.
+const AWAITED: Duration = Duration::from_millis(500);
+/// And for how long to look with each later claim, to give back what has turned up. No pooler keeps a transaction for so long.
+const LOOKED_FOR: Duration = Duration::from_secs(60);
+
 impl Claims {
     /// What a claim has leased whose answer was lost.
     pub(super) async fn settle(
@@ -18,8 +23,10 @@ impl Claims {
         unsettled: &Unsettled,
         cause: &Error,
     ) -> Result<Vec<Arc<WorkLease>>> {
+        let pooled = self.pool.config().pooler.is_some();
         let limit = self.session.trusted_for().max(Duration::from_secs(2));
-        if !retired(&self.pool, &unsettled.server, limit).await? {
+        // A pooler's backend has no number to be told by. What is found is the whole claim; what is not may still come.
+        if !pooled && !retired(&self.pool, &unsettled.server, limit).await? {
             return Err(unknown(cause));
         }
         let params = [
@@ -27,12 +34,24 @@ impl Claims {
             Param::Text(self.process.clone()),
             uuid(unsettled.claim),
         ];
-        let mut checkout = self.pool.checkout().await?;
-        let rows = checkout
-            .conn()
-            .query(queries::CLAIM_LEASED.sql, &params)
-            .await?;
-        Ok(self.leases(&rows))
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let rows = {
+                let mut checkout = self.pool.checkout().await?;
+                let asked = checkout.conn().query(queries::CLAIM_LEASED.sql, &params);
+                asked.await?
+            };
+            if !rows.is_empty() || !pooled || unsettled.since.elapsed() > AWAITED {
+                return Ok(self.leases(&rows));
+            }
+            self.pool.drive().sleep(pause).await?;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Whether a look that finds nothing says that there will never be anything.
+    pub(super) fn is_final(&self, unsettled: &Unsettled) -> bool {
+        self.pool.config().pooler.is_none() || unsettled.since.elapsed() > LOOKED_FOR
     }
 
     /// What cannot be found out now is tried again later, and goes with the session at the latest.
@@ -40,6 +59,9 @@ impl Claims {
         let left_over = std::mem::take(&mut *lock(&self.unsettled));
         for unsettled in left_over {
             match self.settle(&unsettled, &Error::Interrupted).await {
+                Ok(leases) if leases.is_empty() && !self.is_final(&unsettled) => {
+                    lock(&self.unsettled).push(unsettled);
+                }
                 Ok(leases) => lock(&self.spare).extend(leases),
                 Err(error) => {
                     lock(&self.unsettled).push(unsettled);
