@@ -34,7 +34,7 @@ WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test screenshots soak check audit generate bench bench-takeover bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak check audit generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -142,6 +142,9 @@ lock-peers: $(VENV)/.tools ## bring the peers' lock file up to date with its req
 
 bench-fleets: $(VENV)/.optimised ## measure what a lease costs in fleets of up to a million, and write that into docs/scale.md
 	$(BIN)/python benches/fleets.py $(BENCH_ARGS)
+
+bench-pooler: $(VENV)/.optimised ## measure what pooler=True costs, and write that into docs/poolers.md
+	$(BIN)/python benches/pooler.py
 
 bench-churn: $(VENV)/.optimised ## lease a million times with and without a snapshot held open, and write that into docs/scale.md
 	$(BIN)/python benches/churn.py $(BENCH_ARGS)
