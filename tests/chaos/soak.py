@@ -1,7 +1,7 @@
 """The chaos test for as long as wanted, with an eye on what grows or slows down. What `make soak` runs.
 
 Two of the four workers, one of each world, are never killed, so that what they gather shows. In a lull at the end of
-each tenth no fault begins, and rates are compared between lulls (see trend.py).
+each tenth no fault begins, and rates are taken from lulls alone (see trend.py).
 """
 
 from __future__ import annotations
