@@ -30,7 +30,10 @@ FAULTS = "tests/faults/test_"
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is taken out: in `path`, below rust/core, `old` becomes `new`. `tests`: those that must notice."""
+    """What is taken out: in `path`, below rust/core, `old` becomes `new`. `tests`: those that must notice.
+
+    In code either both are expressions, or `new` has a HERE, which is true when this mutant is asked for.
+    """
 
     name: str
     path: str
@@ -57,9 +60,10 @@ class Mutant:
         return self.guarded(original)
 
     def guarded(self, source: str) -> str:
-        """The source with `old` as an expression that is `new` when the variable names this mutant."""
-        condition = f'std::env::var("{VARIABLE}").as_deref() == Ok("{self.name}")'
-        return source.replace(self.old, f"(if {condition} {{ {self.new} }} else {{ {self.old} }})")
+        """The source with `old` as something that is `new` when the variable names this mutant."""
+        condition = f'(std::env::var("{VARIABLE}").as_deref() == Ok("{self.name}"))'
+        new = self.new if "HERE" in self.new else f"(if HERE {{ {self.new} }} else {{ {self.old} }})"
+        return source.replace(self.old, new.replace("HERE", condition))
 
 
 MUTANTS = (
@@ -128,6 +132,31 @@ MUTANTS = (
         "a collection that does not spare what is being ended", "src/collect.rs",
         "!busy.contains(id)", "true",
         (f"{FAULTS}24_collection_in_a_holders_transaction.py",),
+    ),
+    Mutant(
+        "a finish that does not count what it ended", "src/transaction.rs",
+        "self.roll_back_or_drop().await?;\n                return Err(self.plan.missing());", "",
+        (f"{FAULTS}02_paused_between_work_and_finish.py",),
+    ),
+    Mutant(
+        "ends in a batch that are not counted", "src/batch/ends.rs",
+        "_ if ended.contains(&position) => Some(true)", "_ if HERE || ended.contains(&position) => Some(true)",
+        (f"{FAULTS}02_paused_between_work_and_finish.py", "tests/behaviour/sync_/test_batches.py"),
+    ),
+    Mutant(
+        "a COMMIT that is sent although trust has ended", "src/transaction/conclude.rs",
+        "session.check()", "Ok::<(), Error>(())",
+        (f"{FAULTS}03_machine_suspended.py",),
+    ),
+    Mutant(
+        "a COMMIT over a swallowed error", "src/dialect.rs",
+        '"SELECT 1; COMMIT"', '{ if HERE { "COMMIT" } else { "SELECT 1; COMMIT" } }',
+        (f"{FAULTS}19_swallowed_errors.py",),
+    ),
+    Mutant(
+        "a renewal that counts from its answer", "src/heartbeat.rs",
+        "session.renewed(sent);", "session.renewed(if HERE { self.clock.now() } else { sent });",
+        (f"{FAULTS}08_beats_fail_until_trust_ends.py",),
     ),
 )  # fmt: skip
 

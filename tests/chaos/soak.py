@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.chaos import chaos, plot, trend
 from tests.chaos.gauge import Gauge
-from tests.database import open_server
+from tests.database import Server, open_server
 
 IMMORTAL = 2
 ENDED = ("Finished", "Failed", "Canceled")
@@ -33,40 +33,40 @@ def course(report: chaos.Report) -> trend.Course:
     return trend.Course(ends, acts)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def run(server: Server, dsn: str, ledgers: Path, seed: str, minutes: float, into: Path) -> list[trend.Finding]:
+    """The whole run, whose page and pictures go `into` a folder; as for `chaos.run` otherwise."""
+    schedule = trend.Schedule(minutes * 60)
+    with closing(Gauge(dsn, IMMORTAL)) as gauge:
+        report = chaos.run(
+            server, dsn, ledgers, seed, schedule.seconds, immortal=IMMORTAL, watch=gauge, lull=schedule.resting
+        )
+    broken = len(report.violations)
+    findings = [
+        trend.Finding("promises", "none is broken", f"{broken} were broken", broken == 0),
+        *trend.judge(gauge.samples, course(report), schedule),
+    ]
+    head = f"`make soak MINUTES={minutes:g} SEED={seed}`, with two workers of four that are never killed."
+    path = plot.page(into, head, str(report), findings, gauge.samples, course(report))
+    print(report, *findings, f"pictures: {path}", sep="\n")
+    return findings
+
+
+def main() -> int:
     """Run, print, and answer 1 when a promise was broken or something grew."""
     parser = argparse.ArgumentParser(description="Chaos for as long as wanted.")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: 10)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="chances of an earlier run")
     parser.add_argument("--into", type=Path, help="where its page and pictures go (default: target/soak/SEED)")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args()
     print(f"seed {chosen.seed}, {chosen.minutes:g} minutes", flush=True)
-    schedule = trend.Schedule(chosen.minutes * 60)
+    into = chosen.into or Path("target/soak") / chosen.seed
     with (
         open_server() as server,
         server.template() as template,
         server.temporary_database(template) as dsn,
         tempfile.TemporaryDirectory(prefix="bmdb-soak-") as ledgers,
-        closing(Gauge(dsn, IMMORTAL)) as gauge,
     ):
-        report = chaos.run(
-            server,
-            dsn,
-            Path(ledgers),
-            chosen.seed,
-            schedule.seconds,
-            immortal=IMMORTAL,
-            watch=gauge,
-            lull=schedule.resting,
-        )
-    findings = trend.judge(gauge.samples, course(report), schedule)
-    misreports = len(report.violations)
-    promises = trend.Finding("promises", "none is broken", f"{misreports} were broken", misreports == 0)
-    findings.insert(0, promises)
-    into = chosen.into or Path("target/soak") / chosen.seed
-    head = f"`make soak MINUTES={chosen.minutes:g} SEED={chosen.seed}`"
-    path = plot.page(into, head, str(report), findings, gauge.samples, course(report))
-    print(report, *findings, f"pictures: {path}", sep="\n")
+        findings = run(server, dsn, Path(ledgers), chosen.seed, chosen.minutes, into)
     return int(any(finding.kept is False for finding in findings))
 
 
