@@ -34,7 +34,7 @@ WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test screenshots soak mutants check audit generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak mutants check audit guarantees generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -106,6 +106,9 @@ audit: $(VENV)/.tools ## known holes in dependencies: advisories, licences, sour
 	@$(HAVE_CARGO)
 	$(BIN)/python tools/audit.py
 
+guarantees: venv ## run the tests of all faults, with PG=15 on another PostgreSQL, and write docs/guarantees.md's table
+	$(if $(PG),BMDB_TEST_PG=$(PG)) $(BIN)/python tools/guarantees.py --measure
+
 generate: $(VENV)/.tools ## write python/bmdb/_sync and the sync tests anew from their async sources
 	$(BIN)/python tools/generate_sync.py
 
@@ -134,6 +137,9 @@ PEERS_MADE := $(PEERS)/.venv/.made $(PEERS)/river/bin/worker $(PEERS)/graphile/n
 
 bench-peers: $(VENV)/.optimised $(PEERS_MADE) ## measure bmdb beside other queues, and write docs/benchmarks.md's section of them
 	$(BIN)/python $(PEERS)/run.py $(BENCH_ARGS)
+
+bench-zombies: venv $(PEERS)/.venv/.made ## count what stale workers still get done, bmdb's and four peers', into docs/guarantees.md
+	$(BIN)/python $(PEERS)/stale.py $(BENCH_ARGS)
 
 bench-quick: venv $(PEERS_MADE) ## the same with few units, within three minutes; prints the ratios only
 	$(BIN)/python $(PEERS)/run.py --quick $(BENCH_ARGS)

@@ -42,7 +42,7 @@ class Zombies:
 def measure(arena: Arena, entry: Entry, count: int = AT_ONCE) -> Zombies:
     """A round: a process holds `count` units, is stopped, another takes them over and keeps them, the first goes on.
 
-    Each function of the first one then writes a row and returns. Raises Failed.
+    Each function of the first one then writes a row and returns. Raises Failed, also where not all were taken over.
     """
     adapter = importlib.import_module(f"benches.peers.adapters.{entry.module}")
     with arena.database() as database, _ending() as acts, psycopg.connect(arena.address(database)) as look:
@@ -72,6 +72,8 @@ def measure(arena: Arena, entry: Entry, count: int = AT_ONCE) -> Zombies:
             raise Failed(str(error)) from None
         holder.signal(signal.SIGSTOP)
         found = Zombies(units=count, taken=_taken(other, count))
+        if found.taken < count:
+            raise Failed(f"another took over only {found.taken} of {count} units within {TAKEN_SECONDS:g} s")
         # What is to be done next is there already when it wakes.
         holder.say("release")
         holder.signal(signal.SIGCONT)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,6 +13,7 @@ import pytest
 
 import bmdb
 from tests import portal
+from tests.database import Server
 from tests.faults.figures import PROPERTY, Figure, Noted, Unit
 from tests.proxy import Proxy
 
@@ -32,6 +36,48 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "connect" in metafunc.fixturenames:
         one = metafunc.definition.get_closest_marker("one_twin") is not None
         metafunc.parametrize("connect", TWINS if not one else ["sync"], indirect=True, scope="function")
+
+
+def sides_of(item: pytest.Item) -> set[str]:
+    """Which APIs a test uses: sync, async, psycopg."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    source = item.path.read_text(encoding="utf-8")
+    sides = (
+        {"psycopg"} if "psycopg" in item.path.name or not {"psycopg", "sqlalchemy"}.isdisjoint(_words(item)) else set()
+    )
+    if "connect" in parameters:
+        return sides | {str(parameters["connect"])}
+    if inspect.iscoroutinefunction(getattr(item, "function", None)):
+        return sides | {"async"}
+    if "AsyncConnection" in source or "portal import" in source:
+        # A worker process that the test starts.
+        sides.add("async")
+    return sides | {"sync"}
+
+
+def _words(item: pytest.Item) -> set[str]:
+    return set(re.findall(r"\w+", item.name.partition("[")[2]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note with each test of a fault which APIs it uses, for docs/guarantees.md."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.user_properties.append(("sides", " ".join(sorted(sides_of(item)))))
+
+
+@pytest.fixture(scope="session")
+def postgresql(server: Server) -> str:
+    """The version of the server of this run."""
+    with psycopg.connect(server.dsn()) as asking:
+        (version,) = asking.execute("SHOW server_version").fetchone() or ("",)
+    return str(version).partition(" ")[0]
+
+
+@pytest.fixture(autouse=True)
+def version_noted(postgresql: str, record_property: Callable[[str, object], None]) -> None:
+    """Noted with each test, for docs/guarantees.md."""
+    record_property("postgresql", postgresql)
 
 
 @pytest.fixture
