@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -29,8 +30,23 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "guarantees.md"
 RESULTS = ROOT / ".benchmarks" / "zombies.json"
 MARKS = ("<!-- written by make bench-zombies -->", "<!-- end of zombies -->")
-HEAD = ("", "version", "stopped while they held a unit", "taken over by another", "writes accepted", "ends accepted")
+HEAD = (
+    "Queue",
+    "version",
+    "stopped while they held a unit",
+    "taken over by another",
+    "writes accepted",
+    "ends accepted",
+)
 ATTEMPTS = 6
+PROSE = """
+    PostgreSQL {version}; all of them in one run of `make bench-zombies`, {at_once} units at a time. A process that holds
+    them is stopped (SIGSTOP) for longer than its time-outs, set as short as each allows; another takes the units over
+    and keeps at them; the first goes on (SIGCONT), and each of its functions writes a row and returns, without asking
+    whether it still holds its unit. bmdb's write through `session.transact`. The others' write on a connection of their
+    own: their interfaces offer functions no transaction that the claim guards. An end counts as accepted that ended the
+    unit while the other still ran it; oban and awa-pg drop such ends, by the number of the attempt.{left_out}
+"""
 
 
 def rounds(arena: Arena, entry: Entry, count: int) -> Zombies | str:
@@ -64,15 +80,8 @@ def section(results: dict[str, Zombies | str], version: str) -> str:
             module = importlib.import_module(f"benches.peers.adapters.{entry.module}")
             counts = (found.units, found.taken, found.writes, found.ends)
             rows.append((entry.name, versions.get(module.DISTRIBUTION or "", ""), *(f"{each:,}" for each in counts)))
-    return f"""{table(HEAD, rows)}
-
-PostgreSQL {version}; all of them in one run of `make bench-zombies`, {zombies.AT_ONCE} units at a time. A
-process that holds them is stopped (SIGSTOP) for longer than its time-outs, set as short as each allows; another takes
-the units over and
-keeps at them; the first goes on (SIGCONT), and each of its functions writes a row and returns, without asking whether
-it still holds its unit. bmdb's write through `session.transact`. The others' write on a connection of their own: their
-interfaces offer functions no transaction that the claim guards. An end counts as accepted that ended the unit while
-the other still ran it; oban and awa-pg drop such ends, by the number of the attempt.{left_out}"""
+    prose = " ".join(PROSE.split()).format(version=version, at_once=zombies.AT_ONCE, left_out=left_out)
+    return f"{table(HEAD, rows)}\n\n{textwrap.fill(prose, 120, break_long_words=False, break_on_hyphens=False)}"
 
 
 def tell(dry: bool) -> None:

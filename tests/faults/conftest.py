@@ -15,6 +15,7 @@ import bmdb
 from tests import portal
 from tests.database import Server
 from tests.faults.figures import PROPERTY, Figure, Noted, Unit
+from tests.processes import Spawn, WorkerProcess
 from tests.proxy import Proxy
 
 Connect = Callable[..., bmdb.Connection]
@@ -84,6 +85,21 @@ def version_noted(postgresql: str, record_property: Callable[[str, object], None
 def connect(request: pytest.FixtureRequest) -> Connect:
     """`bmdb.connect`, or the same for the async API."""
     return TWINS[request.param]
+
+
+@pytest.fixture
+def spawn(request: pytest.FixtureRequest, spawn: Spawn) -> Spawn:
+    """Starts worker processes, which use the same twin as their test."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if parameters.get("connect") != "async":
+        return spawn
+
+    def start(source: str | Path, *arguments: str, env: Mapping[str, str] | None = None) -> WorkerProcess:
+        assert isinstance(source, str)
+        ours = re.sub(r"^( *)import bmdb$", r"\1import bmdb\n\1from tests import portal", source, flags=re.MULTILINE)
+        return spawn(ours.replace("bmdb.connect(", "portal.connect("), *arguments, env=env)
+
+    return start
 
 
 @pytest.fixture
