@@ -40,12 +40,13 @@ HEAD = (
 )
 ATTEMPTS = 6
 PROSE = """
-    PostgreSQL {version}; all of them in one run of `make bench-zombies`, {at_once} units at a time. A process that
-    holds them is stopped (SIGSTOP) for longer than its time-outs, set as short as each allows; another takes the units over
-    and keeps at them; the first goes on (SIGCONT), and each of its functions writes a row and returns, without asking
-    whether it still holds its unit. bmdb's write through `session.transact`. The others' write on a connection of their
-    own: their interfaces offer functions no transaction that the claim guards. An end counts as accepted that ended the
-    unit while the other still ran it; oban and awa-pg drop such ends, by the number of the attempt.{left_out}
+    PostgreSQL {version}; all of them in one run of `make bench-zombies`, {at_once} units at a time. A process
+    that holds them is stopped (SIGSTOP) for longer than its time-outs, set as short as each allows; another
+    takes the units over and keeps at them; the first goes on (SIGCONT), and each of its functions writes a row
+    and returns, without asking whether it still holds its unit. bmdb's write through `session.transact`. The
+    others' write on a connection of their own: their interfaces offer functions no transaction that the claim
+    guards. An end counts as accepted that ended the unit while the other still ran it; oban and awa-pg drop
+    such ends, by the number of the attempt.{left_out}
 """
 
 
