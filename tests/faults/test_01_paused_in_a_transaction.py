@@ -19,6 +19,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.figures import Figure
 from tests.processes import Spawn, eventually
 from tests.proxy import HoldRule, Proxy
 
@@ -107,6 +108,7 @@ def value(sql: psycopg.Connection[Any], query: LiteralString) -> Any:
 
 @pytest.mark.parametrize("place", ["transact", "finish"])
 def test_a_holder_stopped_in_its_callback_neither_keeps_the_machine_nor_commits(
+    figure: Figure,
     database: str,
     connection: bmdb.Connection,
     session: bmdb.Session,
@@ -142,6 +144,7 @@ def test_a_holder_stopped_in_its_callback_neither_keeps_the_machine_nor_commits(
         "outcome: LeaseLostError runs 1 expired True",
     )
     assert sql.execute("SELECT count(*) FROM writes").fetchone() == (0,)
+    figure("writes of stale holders that landed", value(sql, "SELECT count(*) FROM writes"), of=1)
     assert [event.event for event in connection.history_of(machine)] == ["Started", "Lost", "Started"]
     gained[0].finish()
 

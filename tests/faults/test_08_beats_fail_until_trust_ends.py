@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.faults.figures import Figure
 from tests.processes import eventually
 from tests.proxy import Proxy
 
@@ -32,6 +33,7 @@ FAULTS: dict[str, Callable[[Proxy], AbstractContextManager[Any]]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_holder_is_told_before_the_deadline(
+    figure: Figure,
     proxy: Proxy,
     proxied: bmdb.Connection,
     sql: psycopg.Connection[Any],
@@ -59,6 +61,7 @@ def test_the_holder_is_told_before_the_deadline(
         (live,) = sql.execute("SELECT session_deadline > clock_timestamp() FROM sessions").fetchone() or (None,)
         assert live is True, "told only when the database had already let others in"
         assert told_at[0] < trusted_until + 0.1
+        figure("told, after the end of trust, within", max(0.0, told_at[0] - trusted_until), "s")
         assert session.expired
         began = time.monotonic()
         with pytest.raises(bmdb.SessionExpiredError, match="no heartbeat reached the database"):

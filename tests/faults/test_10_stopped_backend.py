@@ -13,6 +13,7 @@ import pytest
 
 import bmdb
 from tests.database import EmbeddedServer, Server
+from tests.faults.figures import Figure
 from tests.processes import eventually, suspended
 from tests.proxy import Proxy
 
@@ -65,7 +66,7 @@ def test_the_heartbeat_goes_on_beside_its_stopped_backend(
 
 
 def test_a_transaction_gives_a_stopped_backend_up(
-    proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any]
+    figure: Figure, proxy: Proxy, proxied: bmdb.Connection, sql: psycopg.Connection[Any]
 ) -> None:
     session = proxied.start_session(interval=INTERVAL)
     pid = session.transact(lambda q: q.fetch_value("SELECT pg_backend_pid() AS marked"))
@@ -79,6 +80,7 @@ def test_a_transaction_gives_a_stopped_backend_up(
         began = time.monotonic()
         other = session.transact(ask)
         took = time.monotonic() - began
+        figure(f"given up, at an interval of {INTERVAL} s, within", took, "s")
         assert other != pid
         assert runs == [1], "BEGIN never came through, so the callback did not run in vain"
         # BEGIN is given a quarter of the interval; then comes a pause, and a new connection.

@@ -17,6 +17,7 @@ import psycopg
 import bmdb
 from tests.conftest import MakeMachines
 from tests.faults.conftest import Connect
+from tests.faults.figures import Figure
 from tests.processes import eventually
 
 PROCESS = "UnitTest1"
@@ -35,7 +36,7 @@ def deadlocks(sql: psycopg.Connection[Any]) -> int:
 
 
 def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
+    figure: Figure, database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
 ) -> None:
     offered = machines(MACHINES)
     end = time.monotonic() + SECONDS
@@ -99,6 +100,7 @@ def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
         assert errors == []
         collectors.collect()
     assert deadlocks(sql) == 0
+    figure("deadlocks", deadlocks(sql), of=sum(ended.values()))
     # The races took place, and however a lease ended, it ended once.
     assert ended["finished"] > 20 and ended["failed"] > 20
     lost = sql.execute("SELECT count(*) FROM work_history WHERE event = 'Lost'").fetchone()

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import MakeMachines
+from tests.faults.figures import Figure
 from tests.processes import Spawn, WorkerProcess, eventually
 from tests.proxy import Proxy
 
@@ -97,11 +98,12 @@ def running(sql: psycopg.Connection[Any], text: str, *, waiting: bool = False) -
     return int(row[0])
 
 
-def test_in_a_query(database: str, sql: psycopg.Connection[Any], spawn: Spawn, writes: str) -> None:
+def test_in_a_query(figure: Figure, database: str, sql: psycopg.Connection[Any], spawn: Spawn, writes: str) -> None:
     process = worker(spawn, 'session.transact(write_and("SELECT pg_sleep(30)"))', database)
     eventually(lambda: running(sql, "SELECT pg_sleep"))
     seconds, _ = interrupt(process)
     assert seconds < LIMIT
+    figure("KeyboardInterrupt within", seconds, "s")
     # The server was asked to stop, so no lock outlives the call by half a minute.
     eventually(lambda: not running(sql, "SELECT pg_sleep"), timeout=2)
     end_well(process, sql, ["after"])

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import MakeMachines
+from tests.faults.figures import Figure
 from tests.processes import Spawn
 from tests.proxy import Proxy
 
@@ -58,7 +59,7 @@ WORKER = f"""
 
 @pytest.mark.slow
 def test_the_row_is_deleted_and_nothing_is_said(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, spawn: Spawn
+    figure: Figure, database: str, sql: psycopg.Connection[Any], machines: MakeMachines, spawn: Spawn
 ) -> None:
     offered = machines(EXITS)
     # A few at a time, as they do little but start.
@@ -73,6 +74,7 @@ def test_the_row_is_deleted_and_nothing_is_said(
     assert sql.execute("SELECT count(*) FROM work").fetchone() == (0,)
     events = sql.execute("SELECT event, count(*) FROM work_history GROUP BY event ORDER BY event").fetchall()
     assert events == [("Canceled", EXITS), ("Started", EXITS)]
+    figure("exits that left something behind", 0, of=EXITS)
 
 
 def wait_until_idle(proxy: Proxy) -> None:
@@ -85,7 +87,13 @@ def wait_until_idle(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("mode", ["swallowing", "refusing"])
 def test_a_server_that_cannot_be_reached_holds_the_exit_up_for_two_seconds_at_most(
-    proxy: Proxy, database: str, sql: psycopg.Connection[Any], machines: MakeMachines, spawn: Spawn, mode: str
+    figure: Figure,
+    proxy: Proxy,
+    database: str,
+    sql: psycopg.Connection[Any],
+    machines: MakeMachines,
+    spawn: Spawn,
+    mode: str,
 ) -> None:
     (machine,) = machines(1)
     process = spawn(WORKER, proxy.conninfo(database), str(machine), "wait")
@@ -98,6 +106,7 @@ def test_a_server_that_cannot_be_reached_holds_the_exit_up_for_two_seconds_at_mo
         process.send()
         assert process.wait(10) == 0
         assert time.monotonic() - started <= 2.0
+        figure("the exit took", time.monotonic() - started, "s")
     assert process.errors == []
     # It could not be deleted, so it is there to be collected.
     assert sql.execute("SELECT count(*) FROM sessions").fetchone() == (1,)

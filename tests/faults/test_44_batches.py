@@ -15,13 +15,14 @@ from tests.concurrency import together
 from tests.conftest import MakeMachines
 from tests.faults.claimers import PROCESS, deadlocks
 from tests.faults.conftest import Connect
+from tests.faults.figures import Figure
 
 CLAIMERS = 8
 ROUNDS = 25
 
 
 def test_batches_that_meet_again_and_again_end_without_a_deadlock(
-    database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
+    figure: Figure, database: str, sql: psycopg.Connection[Any], machines: MakeMachines, connect: Connect
 ) -> None:
     """Few machines, processes that exclude one another or not, tags set in opposite orders, failures and cancels."""
     machines(24)
@@ -76,3 +77,4 @@ def test_batches_that_meet_again_and_again_end_without_a_deadlock(
     ).fetchone() or (0, 0, 0)
     assert started == ended == tokens == sum(leased) > CLAIMERS * 10
     assert deadlocks(sql) == 0
+    figure("deadlocks", deadlocks(sql), of=started)
