@@ -15,6 +15,7 @@ import platform
 import re
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -201,11 +202,11 @@ class Recorder:
 
 def measure(arguments: list[str]) -> int:
     """Run tests/faults, keep what came of it beside what other versions of PostgreSQL did; pytest's exit status."""
-    import time
-
     recorder = Recorder()
     began = time.monotonic()
-    status = pytest.main(["-q", "-p", "no:cacheprovider", *(arguments or [str(TESTS)])], plugins=[recorder])
+    # Two at a time: most of them wait most of the time, and what they measure should not.
+    options = ["-q", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "loadfile"]
+    status = pytest.main([*options, *(arguments or [str(TESTS)])], plugins=[recorder])
     if not recorder.version:
         print("no test told the server's version: nothing is kept", file=sys.stderr)
         return int(status) or 1
