@@ -221,6 +221,9 @@ class TestNoLoss:
                     raise
         assert raised == [caught.value]
 
+    @pytest.mark.direct(
+        "an end that was not answered may be on its way still, and no backend can be told by its number"
+    )
     async def test_an_end_that_is_refused_while_the_loop_is_busy(
         self, session: bmdb.AsyncSession, machine: UUID, sql: Sql
     ) -> None:
