@@ -65,6 +65,7 @@ def run(
     seed: str,
     seconds: float,
     *,
+    machines: int = MACHINES,
     immortal: int = 0,
     watch: Callable[[Crew, float], None] | None = None,
     lull: Callable[[float], bool] | None = None,
@@ -77,7 +78,7 @@ def run(
     """
     with psycopg.connect(dsn, autocommit=True, application_name="chaos") as sql:
         facts.prepare(sql)
-        sql.execute("INSERT INTO machines SELECT FROM generate_series(1, %s)", [MACHINES])
+        sql.execute("INSERT INTO machines SELECT FROM generate_series(1, %s)", [machines])
         with Proxy(*server.address) as proxy, Crew(proxy.conninfo(dsn), ledgers, seed, immortal=immortal) as crew:
             began, epoch = time.monotonic(), time.time()
             streams = faults.streams(seed, crew, proxy, dsn, local=isinstance(server, EmbeddedServer))

@@ -26,6 +26,10 @@ MODULE = "_core.abi3.so"
 VARIABLE = "BMDB_MUTANT"
 
 FAULTS = "tests/faults/test_"
+GIVEN_AWAY = (
+    f"{FAULTS}02_paused_between_work_and_finish.py"
+    "::test_a_lease_that_the_database_gave_away_is_lost_although_its_session_is_trusted"
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ MUTANTS = (
     Mutant(
         "a finish that does not compare session and token", "queries/work/finish.sql",
         "\n        AND w.session_id IS NOT DISTINCT FROM wanted.session_id AND w.token = wanted.token", "",
-        (f"{FAULTS}02_paused_between_work_and_finish.py",),
+        (GIVEN_AWAY,),
     ),
     Mutant(
         "a claim that is not judged again", "queries/claim/verify.sql",

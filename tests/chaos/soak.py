@@ -33,12 +33,22 @@ def course(report: chaos.Report) -> trend.Course:
     return trend.Course(ends, acts)
 
 
-def run(server: Server, dsn: str, ledgers: Path, seed: str, minutes: float, into: Path) -> list[trend.Finding]:
+def run(
+    server: Server, dsn: str, ledgers: Path, seed: str, minutes: float, into: Path, *, machines: int = chaos.MACHINES
+) -> list[trend.Finding]:
     """The whole run, whose page and pictures go `into` a folder; as for `chaos.run` otherwise."""
     schedule = trend.Schedule(minutes * 60)
     with closing(Gauge(dsn, IMMORTAL)) as gauge:
         report = chaos.run(
-            server, dsn, ledgers, seed, schedule.seconds, immortal=IMMORTAL, watch=gauge, lull=schedule.resting
+            server,
+            dsn,
+            ledgers,
+            seed,
+            schedule.seconds,
+            machines=machines,
+            immortal=IMMORTAL,
+            watch=gauge,
+            lull=schedule.resting,
         )
     broken = len(report.violations)
     findings = [
