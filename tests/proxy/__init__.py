@@ -1,16 +1,16 @@
-"""A proxy that understands the PostgreSQL protocol, for tests of what the network and the server can do.
+"""The proxy of `bmdb.testing.proxy`, which is part of the package, under the name that the tests know it by."""
 
-    with Proxy(host, port) as proxy, proxy.cutting_after_commit() as cut:
-        ...  # work on proxy.conninfo(dsn)
-        assert cut.hits == 1
+import importlib
+import pkgutil
+import sys
 
-Rules (cutting, holding, injecting) strike at single statements, modes (swallowing, freezing, delaying) last for all
-traffic of the selected connections. See `Proxy` for the switches.
-"""
-
-from tests.proxy.framing import FramingError
-from tests.proxy.proxy import Proxy
-from tests.proxy.rules import ConnectionRecord, CutRule, ErrorRule, HoldRule, Rule
-from tests.proxy.statements import Statement
+import bmdb.testing.proxy as _ours
+from bmdb.testing.proxy import ConnectionRecord, CutRule, ErrorRule, FramingError, HoldRule, Proxy, Rule, Statement
 
 __all__ = ["ConnectionRecord", "CutRule", "ErrorRule", "FramingError", "HoldRule", "Proxy", "Rule", "Statement"]
+
+# The same modules, not second copies of them: a rule of the one must be a rule of the other.
+for _module in pkgutil.iter_modules(_ours.__path__):
+    _found = importlib.import_module(f"{_ours.__name__}.{_module.name}")
+    sys.modules[f"{__name__}.{_module.name}"] = _found
+    globals()[_module.name] = _found

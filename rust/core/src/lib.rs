@@ -39,6 +39,7 @@ pub mod session;
 pub mod settle;
 pub mod sqlstate;
 pub mod tag;
+pub mod testing;
 pub mod tls;
 pub mod transaction;
 pub mod value;

@@ -38,6 +38,12 @@ fn queries() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
+/// The testing kit's statements: [(name, text), …].
+#[pyfunction]
+fn testing_statements() -> Vec<(&'static str, &'static str)> {
+    bmdb_core::testing::STATEMENTS.to_vec()
+}
+
 /// The schema version that this library was written for.
 #[pyfunction]
 fn latest_schema_version() -> i64 {
@@ -60,6 +66,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<questions::Questions>()?;
     module.add_class::<nesting::Nesting>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
+    module.add_function(wrap_pyfunction!(testing_statements, module)?)?;
     module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
     module.add_function(wrap_pyfunction!(messenger::stop_completions, module)?)?;

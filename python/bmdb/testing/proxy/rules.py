@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.proxy.statements import Statement
+from bmdb.testing.proxy.statements import Statement
 
 Direction = Literal["to_server", "to_client", "both"]
 Cut = Literal["reset", "close", "silence"]

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from tests.proxy.rules import ConnectionRecord, CutRule, Direction, HoldRule, Mode, Rule
-from tests.proxy.statements import Statement
+from bmdb.testing.proxy.rules import ConnectionRecord, CutRule, Direction, HoldRule, Mode, Rule
+from bmdb.testing.proxy.statements import Statement
 
 LOGGED_STATEMENTS = 200_000
 

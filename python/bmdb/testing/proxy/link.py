@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-from tests.proxy import framing
-from tests.proxy.exchange import Exchange
-from tests.proxy.framing import FrameReader, FramingError, Message
-from tests.proxy.rules import Cut, Direction
-from tests.proxy.wire import Wire, forever
+from bmdb.testing.proxy import framing
+from bmdb.testing.proxy.exchange import Exchange
+from bmdb.testing.proxy.framing import FrameReader, FramingError, Message
+from bmdb.testing.proxy.rules import Cut, Direction
+from bmdb.testing.proxy.wire import Wire, forever
 
 Encryption = Literal["refuse", "pass"]
 

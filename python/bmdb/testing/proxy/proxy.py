@@ -13,8 +13,8 @@ from typing import Self, TypedDict, TypeVar, Unpack
 
 from psycopg.conninfo import make_conninfo
 
-from tests.proxy.link import Encryption
-from tests.proxy.rules import (
+from bmdb.testing.proxy.link import Encryption
+from bmdb.testing.proxy.rules import (
     ConnectionRecord,
     Cut,
     CutRule,
@@ -27,9 +27,9 @@ from tests.proxy.rules import (
     Severity,
     sql_pattern,
 )
-from tests.proxy.service import HOST, Service
-from tests.proxy.statements import Statement
-from tests.proxy.wire import Upstream
+from bmdb.testing.proxy.service import HOST, Service
+from bmdb.testing.proxy.statements import Statement
+from bmdb.testing.proxy.wire import Upstream
 
 AnyRule = TypeVar("AnyRule", bound=Rule)
 

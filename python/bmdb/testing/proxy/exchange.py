@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from tests.proxy import framing
-from tests.proxy.framing import FrameReader, Message
-from tests.proxy.rules import CutRule, ErrorRule, HoldRule, Rule
-from tests.proxy.statements import Batch, BatchReader, Statement
-from tests.proxy.wire import Wire, forever
+from bmdb.testing.proxy import framing
+from bmdb.testing.proxy.framing import FrameReader, Message
+from bmdb.testing.proxy.rules import CutRule, ErrorRule, HoldRule, Rule
+from bmdb.testing.proxy.statements import Batch, BatchReader, Statement
+from bmdb.testing.proxy.wire import Wire, forever
 
 
 @dataclass

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from tests.proxy.control import Control
-from tests.proxy.link import Encryption, Link
-from tests.proxy.rules import DEFAULT_TIMEOUT, ConnectionRecord, Cut, Selector
-from tests.proxy.wire import Upstream, Wire
+from bmdb.testing.proxy.control import Control
+from bmdb.testing.proxy.link import Encryption, Link
+from bmdb.testing.proxy.rules import DEFAULT_TIMEOUT, ConnectionRecord, Cut, Selector
+from bmdb.testing.proxy.wire import Upstream, Wire
 
 T = TypeVar("T")
 
@@ -94,12 +94,7 @@ class Service:
     def refuse(self) -> None:
         """Close the listening socket, so that the system refuses connections."""
 
-        def close(_: Control) -> None:
-            if self._listener is not None:
-                self._listener.close()
-                self._listener = None
-
-        self.call(close)
+        self._await(self._stop_listening())
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEFAULT_TIMEOUT)
@@ -117,8 +112,7 @@ class Service:
         await self._open()
         started.set_result(asyncio.get_running_loop())
         await self._stopping.wait()
-        if self._listener is not None:
-            self._listener.close()
+        await self._stop_listening()
         for link in self._links:
             link.wire.break_off("reset")
         if self._tasks:
@@ -131,7 +125,22 @@ class Service:
             self._port = listening.getsockname()[1]
             self._listener = await asyncio.start_server(self._accept, sock=listening)
 
+    async def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        # A connection that was accepted just now becomes a transport in a task of asyncio's, which leaves it open for
+        # ever if the server is closed by then. So nothing more is accepted, then those tasks run, then it is closed.
+        for listening in listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        listener.close()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping.is_set():
+            writer.transport.abort()
+            return
         # asyncio asks for this only on sockets that name their protocol, which those of our listener do not. Without
         # it every answer waits 40 ms for the client's acknowledgement of the one before.
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.proxy.control import Control
-from tests.proxy.framing import Message
-from tests.proxy.rules import ConnectionRecord, Cut, Direction, HoldRule, Rule
+from bmdb.testing.proxy.control import Control
+from bmdb.testing.proxy.framing import Message
+from bmdb.testing.proxy.rules import ConnectionRecord, Cut, Direction, HoldRule, Rule
 
 CHUNK = 65536
 CLOSING_SECONDS = 1.0

@@ -1,0 +1,1 @@
+SELECT count(*) FROM work_history WHERE event = 'Lost'

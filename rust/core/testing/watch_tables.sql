@@ -1,0 +1,1 @@
+SELECT bmdb_testing.watch($1::text[])
