@@ -15,7 +15,7 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
 }
 # These have files of their own, which also look at what comes of it.
-ELSEWHERE = {"connections.md", "loops.md", "processes.md"}
+ELSEWHERE = {"connections.md", "loops.md", "processes.md", "testing.md"}
 
 # What a page's fragments leave to the reader's project.
 AROUND = {

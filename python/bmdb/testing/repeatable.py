@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import date, time
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import bmdb
 from bmdb._core import Row
@@ -60,20 +60,40 @@ def assert_callback_is_repeatable(
     return cast(T, trial.outcome())
 
 
+@overload
 async def assert_async_callback_is_repeatable(
     session: bmdb.AsyncSession,
-    fn: Callable[[bmdb.AsyncQueries], Awaitable[T]] | Callable[[bmdb.AsyncQueries], T],
+    fn: Callable[[bmdb.AsyncQueries], Awaitable[T]],
+    *,
+    ignore: tuple[type, ...] = ...,
+    commit: bool = False,
+) -> T: ...
+
+
+@overload
+async def assert_async_callback_is_repeatable(
+    session: bmdb.AsyncSession,
+    fn: Callable[[bmdb.AsyncQueries], T],
+    *,
+    ignore: tuple[type, ...] = ...,
+    commit: bool = False,
+) -> T: ...
+
+
+async def assert_async_callback_is_repeatable(
+    session: bmdb.AsyncSession,
+    fn: Callable[[bmdb.AsyncQueries], Any],
     *,
     ignore: tuple[type, ...] = _CLOCKS,
     commit: bool = False,
-) -> T:
+) -> Any:
     """`assert_callback_is_repeatable` for a callback of `AsyncSession.transact`, an `async def` or a plain function."""
     trial = _Trial(fn, ignore)
 
     async def twice(q: bmdb.AsyncQueries) -> Any:
         recorder = _AsyncRecorder(q._core)
         try:
-            returned: Any = fn(bmdb.AsyncQueries(cast(Any, recorder)))
+            returned = fn(bmdb.AsyncQueries(cast(Any, recorder)))
             result = await returned if inspect.isawaitable(returned) else returned
         except Exception as error:
             trial.raised(error)
@@ -86,7 +106,7 @@ async def assert_async_callback_is_repeatable(
 
     with contextlib.suppress(_Enough):
         await session.transact(twice, max_retries=50)
-    return cast(T, trial.outcome())
+    return trial.outcome()
 
 
 class _Enough(Exception):
