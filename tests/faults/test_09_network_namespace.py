@@ -155,7 +155,7 @@ def test_a_route_into_nowhere(
         noticed = float(worker.expect("bmdb.heartbeat").split()[1]) - began
         figure(f"noticed, at an interval of {INTERVAL} s, within", noticed, "s")
         # The beat that is lost goes out within half an interval.
-        assert noticed < INTERVAL / 2 + INTERVAL / 4 + 0.3
+        assert noticed < INTERVAL / 2 + INTERVAL / 4 + 0.5
     worker.send()
     assert worker.expect("alive") == "alive True 1"
     with island.cut_off():
@@ -165,5 +165,5 @@ def test_a_route_into_nowhere(
             "SELECT session_deadline > clock_timestamp() FROM sessions WHERE session_id = %s", [identity]
         ).fetchone() or (None,)
         assert live is True, "told only when the database had already let others in"
-        assert lost < INTERVAL * 4 / 5 + 0.2
+        assert lost < INTERVAL * 4 / 5 + 0.5
         figure("told of the loss within", lost, "s")
