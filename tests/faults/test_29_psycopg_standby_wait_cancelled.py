@@ -29,6 +29,8 @@ def test_it_is_ambiguous(own_server: EmbeddedServer) -> None:
         sql.execute("SET synchronous_commit TO local")
         sql.execute("ALTER SYSTEM SET synchronous_standby_names TO 'nobody'")
         sql.execute("SELECT pg_reload_conf()")
+        # Each process of the server hears of it on its own time, the checkpointer too, which tells whether to wait.
+        time.sleep(1)
 
         def cancel() -> None:
             deadline = time.monotonic() + 20
