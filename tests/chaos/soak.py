@@ -7,6 +7,7 @@ each tenth no fault begins, and rates are taken from lulls alone (see trend.py).
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import sys
 import tempfile
@@ -68,6 +69,8 @@ def main() -> int:
     parser.add_argument("--seed", default=secrets.token_hex(4), help="chances of an earlier run")
     parser.add_argument("--into", type=Path, help="where its page and pictures go (default: target/soak/SEED)")
     chosen = parser.parse_args()
+    # The proxy writes to connections that a fault has broken, and asyncio warns of each.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     print(f"seed {chosen.seed}, {chosen.minutes:g} minutes", flush=True)
     into = chosen.into or Path("target/soak") / chosen.seed
     with (
