@@ -34,7 +34,7 @@ WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test screenshots soak mutants check audit guarantees generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak ambiguity mutants check audit guarantees generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -85,6 +85,9 @@ screenshots: venv ## take the pictures of the debug pages in docs/web, of a flee
 
 soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run; its page goes INTO=target/soak/…
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
+
+ambiguity: venv ## kill the connection before, in and after COMMIT, ROUNDS=1000 times, with SEED=… of an earlier run
+	$(BIN)/python -m tests.faults.ambiguity --rounds $(or $(ROUNDS),1000) $(if $(SEED),--seed $(SEED))
 
 mutants: venv ## take promises out of the library one at a time: the tests must notice (a build and some minutes)
 	$(BIN)/python -m tests.chaos.mutants

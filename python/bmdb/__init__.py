@@ -11,6 +11,7 @@ from bmdb._sync.session import Session
 from bmdb._sync.work import Work
 from bmdb.eligibility import Change, Eligibility, clear_tag, eligible, set_tag
 from bmdb.errors import (
+    AlreadyCommittedError,
     AmbiguousCommitError,
     Cancel,
     ConfigError,
@@ -34,6 +35,7 @@ from bmdb.process import Process
 from bmdb.statistics import Statistic, statistic
 
 __all__ = [
+    "AlreadyCommittedError",
     "AmbiguousCommitError",
     "AsyncConnection",
     "AsyncQueries",

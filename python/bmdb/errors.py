@@ -10,13 +10,9 @@ from typing import Any, Protocol
 class Server(Protocol):
     """Whoever can say how a transaction ended."""
 
-    def transaction_outcome(
-        self, xid: int | None, timeline: int | None, incarnation: int | None, timeout: float
-    ) -> bool | None: ...
+    def transaction_outcome(self, doubt: Any, timeout: float) -> bool | None: ...
 
-    def transaction_outcome_async(
-        self, xid: int | None, timeline: int | None, incarnation: int | None, timeout: float
-    ) -> Awaitable[bool | None]: ...
+    def transaction_outcome_async(self, doubt: Any, timeout: float) -> Awaitable[bool | None]: ...
 
 
 class Error(Exception):
@@ -102,6 +98,10 @@ class RetriesExhaustedError(Error):
         return str(self.args[0]) if self.args else ""
 
 
+class AlreadyCommittedError(Error):
+    """A transaction with this idempotency key has been committed by an earlier call: the callback was not run."""
+
+
 class TransactionRestartError(Error):
     """Rolling back to the restart savepoint failed (CockroachDB). `__cause__` is why a restart was wanted."""
 
@@ -126,22 +126,24 @@ class AmbiguousCommitError(Error):
         self.timeline = timeline
         self.incarnation = incarnation
         self._server: Server | None = None
+        self._doubt: object = None
 
     def resolve(self, timeout: float = 30.0) -> bool:
         """Asks the server how the transaction ended: True committed, False aborted.
 
-        Waits up to `timeout` seconds for a server that is unreachable or still at it, then raises TimeoutError; that
-        is also raised when the server can never tell: after a failover or a crash, or where it keeps no such ids.
+        Waits up to `timeout` seconds for a server that is unreachable or still at it, then raises TimeoutError. What
+        leases or ends a machine, and what has an idempotency key, leaves a trace that every server tells by; of any
+        other transaction nobody can tell after a failover or a crash, or on CockroachDB: then it is raised too.
         """
         if self._server is None:
             raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
-        return self._told(self._server.transaction_outcome(*self._id, timeout), timeout)
+        return self._told(self._server.transaction_outcome(self._doubt, timeout), timeout)
 
     async def aresolve(self, timeout: float = 30.0) -> bool:
-        """The same for errors from an AsyncConnection."""
+        """The same for the event loop of the AsyncConnection that the error came from."""
         if self._server is None:
             raise WorkStateError("this error came from no open connection here, so there is nobody to ask")
-        return self._told(await self._server.transaction_outcome_async(*self._id, timeout), timeout)
+        return self._told(await self._server.transaction_outcome_async(self._doubt, timeout), timeout)
 
     @property
     def _id(self) -> tuple[int | None, int | None, int | None]:

@@ -82,6 +82,7 @@ class AsyncForeignTransaction:
         self._busy = False
         self._thread = 0
         self._xid: int | None = None
+        self._broken_off = False
 
     @property
     def running(self) -> bool:
@@ -178,7 +179,8 @@ class AsyncForeignTransaction:
             if not rows:
                 self._core.missing()
             xid = self._xid = rows[0][0]
-            self._core.opened(xid, *lineage)
+            fresh = not self._core.keyed or rows[0][1]
+            self._core.opened(xid, *lineage, fresh=fresh)
         return self._core.step("begun")
 
     async def conclude_async(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:
@@ -223,7 +225,9 @@ class AsyncForeignTransaction:
             elif action[0] == "restart":
                 event = await self._restart()
             elif action[0] == "settle":
-                committed = await self._core.settle_async()
+                # A name promises that it is there for good, fence and all.
+                broken_off = self._broken_off and self._core.keyed
+                committed = None if broken_off else await self._core.settle_async()
                 event = {True: "settled_committed", False: "settled_aborted", None: "unsettled"}[committed], None
             elif action[0] == "finish":
                 if action[1] == "committed":
@@ -336,6 +340,7 @@ class AsyncForeignTransaction:
         return "commit_failed", failure
 
     def _doubtful(self, why: str, cause: BaseException | None = None) -> tuple[str, str | None]:
+        self._broken_off = cause is None
         self._error = self._core.ambiguous(why)
         self._error.__cause__ = cause
         return "commit_failed", "ambiguous"

@@ -142,6 +142,7 @@ class AsyncSession(Unique):
         engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # async only
@@ -154,6 +155,7 @@ class AsyncSession(Unique):
         engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # end async only
@@ -167,6 +169,7 @@ class AsyncSession(Unique):
         engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # async only
@@ -179,6 +182,7 @@ class AsyncSession(Unique):
         engine: None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # end async only
@@ -192,6 +196,7 @@ class AsyncSession(Unique):
         engine: SaEngine,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # async only
@@ -204,6 +209,7 @@ class AsyncSession(Unique):
         engine: SaEngine,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> T: ...
 
     # end async only
@@ -216,6 +222,7 @@ class AsyncSession(Unique):
         engine: SaEngine | None = None,
         isolation: str | None = None,
         max_retries: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Any:
         """Runs `fn` in a transaction that lands only while this session lives, and returns what it returned.
 
@@ -235,6 +242,12 @@ class AsyncSession(Unique):
         `engine`: an SQLAlchemy engine (postgresql+psycopg) to the same database, which lends a connection; `q.orm` is
         an ORM session in the same transaction, flushed before COMMIT.
 
+        `idempotency_key` names the transaction, in 1 to 512 bytes, and is written with it, for a week at least: it is
+        committed once only, whoever calls, in this process or another one. A lost COMMIT is then settled and, if it
+        came to nothing, the transaction is run again; what the run returned that was committed is returned. Where an
+        earlier call has committed it `fn` is not run, and AlreadyCommittedError is raised, as what that returned is not
+        kept. Two calls with one key at once wait for one another.
+
         Raises SessionExpiredError (nothing is written), RetriesExhaustedError, AmbiguousCommitError (ask its
         `resolve()`), DatabaseError when a statement's error was swallowed by `fn`, ConnectionFailedError when no
         connection can be had, WorkStateError when called inside another transaction's callback, TypeError for a
@@ -250,8 +263,8 @@ class AsyncSession(Unique):
         core = self._connection._core
         step = None if tracing.observer is None else tracing.observer.step("transact", self)
         if connection is None and engine is None:
-            return await run(core, core.transaction(self._core, isolation, max_retries), fn, step=step)
-        tx = foreign(core.foreign(self._core, isolation, max_retries), core, connection, engine)
+            return await run(core, core.transaction(self._core, isolation, max_retries, idempotency_key), fn, step=step)
+        tx = foreign(core.foreign(self._core, isolation, max_retries, idempotency_key), core, connection, engine)
         return await run(core, tx, fn, tx.queries, step)
 
     def work(

@@ -72,6 +72,7 @@ class ForeignTransaction:
         self._busy = False
         self._thread = 0
         self._xid: int | None = None
+        self._broken_off = False
 
     @property
     def running(self) -> bool:
@@ -156,7 +157,8 @@ class ForeignTransaction:
             if not rows:
                 self._core.missing()
             xid = self._xid = rows[0][0]
-            self._core.opened(xid, *lineage)
+            fresh = not self._core.keyed or rows[0][1]
+            self._core.opened(xid, *lineage, fresh=fresh)
         return self._core.step("begun")
 
     def conclude(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:
@@ -201,7 +203,9 @@ class ForeignTransaction:
             elif action[0] == "restart":
                 event = self._restart()
             elif action[0] == "settle":
-                committed = self._core.settle()
+                # A name promises that it is there for good, fence and all.
+                broken_off = self._broken_off and self._core.keyed
+                committed = None if broken_off else self._core.settle()
                 event = {True: "settled_committed", False: "settled_aborted", None: "unsettled"}[committed], None
             elif action[0] == "finish":
                 if action[1] == "committed":
@@ -314,6 +318,7 @@ class ForeignTransaction:
         return "commit_failed", failure
 
     def _doubtful(self, why: str, cause: BaseException | None = None) -> tuple[str, str | None]:
+        self._broken_off = cause is None
         self._error = self._core.ambiguous(why)
         self._error.__cause__ = cause
         return "commit_failed", "ambiguous"

@@ -75,10 +75,10 @@ END
 $make$;
 
 -- What transact(…, idempotency_key=…) has committed: written by that transaction, so it is there if and only if all else of it is.
--- attempt_id is made for each attempt: it tells a caller whether the transaction was its own.
+-- call_id is made for each call: it tells a caller whether the transaction was its own. Forgotten after a week.
 CREATE TABLE transaction_key (
     idempotency_key text NOT NULL,
-    attempt_id uuid NOT NULL,
+    call_id uuid NOT NULL,
     session_id uuid NOT NULL,
     component text NOT NULL,
     marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -29,6 +29,9 @@ const BATCH: i64 = 100;
 /// Rows of attention that nobody looked at, removed in one transaction.
 const FORGOTTEN: i64 = 5000;
 
+/// How often so many names of transactions are forgotten in one go.
+const MOST_FORGETS: u32 = 20;
+
 /// How long one of our own statements may take: they touch few rows, and nobody could interrupt a hung one.
 const OWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -103,8 +106,11 @@ pub async fn collect(pool: &Arc<Pool>, metrics: &Metrics) -> Result<Collected> {
         }
     }
     metrics.on_collected(total.sessions, total.leases);
-    if pool.dialect() == Dialect::PostgreSql && pool.is_due(AHEAD) {
-        keep_ahead(pool).await?;
+    if pool.is_due(AHEAD) {
+        if pool.dialect() == Dialect::PostgreSql {
+            keep_ahead(pool).await?;
+        }
+        forget_keys(pool).await?;
     }
     Ok(total)
 }
@@ -120,6 +126,32 @@ async fn keep_ahead(pool: &Arc<Pool>) -> Result<()> {
         Ok(_) | Err(Error::Database(_)) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Forgets names of transactions that nobody will come back for.
+async fn forget_keys(pool: &Arc<Pool>) -> Result<()> {
+    for _ in 0..MOST_FORGETS {
+        let mut checkout = pool.checkout().await?;
+        let conn = checkout.conn();
+        conn.plain().await?;
+        let never = std::future::pending();
+        let forgotten = conn
+            .execute_unless(
+                queries::TRANSACTION_FORGET.sql,
+                &[Param::Int(FORGOTTEN)],
+                never,
+                Some(OWN_LIMIT),
+            )
+            .await;
+        match forgotten {
+            Ok(count) if i64::try_from(count).unwrap_or(0) < FORGOTTEN => return Ok(()),
+            Ok(_) => {}
+            // Housekeeping: what the database refuses is left to others.
+            Err(Error::Database(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn collect_batch(pool: &Arc<Pool>) -> Result<(i64, Collected)> {

@@ -379,7 +379,7 @@ impl Connection {
         id: &TransactionId,
         limit: Duration,
     ) -> Result<Option<bool>> {
-        settle::outcome(&self.pool, id, None, limit).await
+        settle::outcome(&self.pool, id, limit).await
     }
 
     /// Ends all sessions, the heartbeat and the connections. Errors are not told: what could not be released now is

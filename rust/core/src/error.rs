@@ -1,5 +1,7 @@
 //! What can go wrong, as values that the driver and the border can match on.
 
+use uuid::Uuid;
+
 use crate::retry::Failure;
 use crate::sqlstate;
 use crate::value::CodecError;
@@ -43,13 +45,16 @@ pub enum Error {
     /// The lease's row is gone, so somebody else may hold the machine.
     #[error("{0}")]
     LeaseLost(String),
+    /// A transaction of this name has been committed by an earlier call.
+    #[error("{0}")]
+    AlreadyCommitted(String),
     /// COMMIT was sent and its outcome is not known.
     #[error("{message}")]
     AmbiguousCommit {
         /// What was sent and what is known.
         message: String,
         /// The transaction to ask about.
-        transaction: TransactionId,
+        transaction: Box<TransactionId>,
     },
     /// The callback was run as often (or for as long) as allowed, and a retryable error stood each time.
     #[error("gave up after {attempts} attempts{}", .last.as_ref().map(|last| format!(": {last}")).unwrap_or_default())]
@@ -70,6 +75,9 @@ pub enum Error {
     /// The schema is missing, too new, or a migration failed.
     #[error("{0}")]
     Migration(String),
+    /// A panic of ours, caught. What was being done may have been done.
+    #[error("{0}")]
+    Panicked(String),
     /// A wait ran past its limit.
     #[error("{0}")]
     TimedOut(String),
@@ -93,6 +101,44 @@ pub struct TransactionId {
     pub timeline: Option<u32>,
     /// When the server last recovered from a crash, as far as it tells: since then it may have given the id to another.
     pub incarnation: Option<i64>,
+    /// What it leaves behind when it is committed, which tells where the id does not.
+    pub trace: Option<Trace>,
+    /// Who may still be at it, where it has no id.
+    pub unanswered: Vec<Backend>,
+    /// Its statement and its COMMIT were sent at once: both may still be on their way.
+    pub pipelined: bool,
+}
+
+/// What a transaction leaves behind when it is committed, and nobody else does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trace {
+    /// An event in the history of one of these leases of a session.
+    Leases {
+        /// Who holds them.
+        session: Uuid,
+        /// The first one.
+        first: Uuid,
+        /// The last one.
+        last: Uuid,
+        /// What history calls it.
+        event: &'static str,
+    },
+    /// The name that its caller gave it.
+    Key {
+        /// As given.
+        key: String,
+        /// Made for the call.
+        call: Uuid,
+    },
+}
+
+/// A process of the server, which numbers them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// Its number.
+    pub pid: i32,
+    /// When it started: a number alone may be given away again.
+    pub started: String,
 }
 
 /// The fields of a server's ErrorResponse that callers act on.

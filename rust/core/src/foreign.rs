@@ -165,9 +165,22 @@ impl Foreign {
         self.plan.opening_statement(dialect)
     }
 
-    /// That statement found its row: this is the transaction's id.
-    pub fn opened(&mut self, id: TransactionId) {
-        self.id = id;
+    /// That statement found its row: this is the transaction's id. Refused when it is not `fresh`: its name was used before.
+    pub fn opened(&mut self, id: TransactionId, fresh: bool) -> Result<()> {
+        if !fresh {
+            return Err(self.plan.done_before());
+        }
+        self.id = TransactionId {
+            trace: self.plan.trace(None),
+            ..id
+        };
+        Ok(())
+    }
+
+    /// Whether it has a name, under which it is committed once only.
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
+        matches!(self.plan.opening, Opening::Keyed { .. })
     }
 
     /// That statement found no row: the session, or the lease, is gone.
@@ -187,12 +200,7 @@ impl Foreign {
         let Some(pool) = &self.pool else {
             return Ok(None);
         };
-        let lease = match &self.plan.opening {
-            Opening::End { lease, event, .. } => Some((lease, *event)),
-            _ => None,
-        };
-        let limit = self.plan.settle_limit();
-        settle::outcome(pool, &self.id, lease, limit).await
+        settle::outcome(pool, &self.id, self.plan.settle_limit()).await
     }
 
     /// The error for a COMMIT whose answer was lost.

@@ -26,6 +26,7 @@ use crate::lease::{Loss, beat_period, retry_pause};
 use crate::lookout::Lookout;
 use crate::metrics::Metrics;
 use crate::overdue::{self, Holds};
+use crate::panics::fail_point;
 use crate::pool::{Conn, PLAIN_SETTINGS, Pool};
 use crate::queries;
 use crate::session::SessionState;
@@ -213,6 +214,7 @@ impl Beater {
                 shared.changed.notified().await;
                 continue;
             }
+            fail_point("beat");
             let period = sessions
                 .iter()
                 .map(|session| beat_period(session.interval()))

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod overdue;
 pub mod pace;
+pub mod panics;
 pub mod pool;
 pub mod pooler;
 pub mod process;

@@ -137,6 +137,8 @@ queries! {
     SESSION_CHECK = "session", "check", One;
     SESSION_END = "session", "end", One;
     SESSION_FENCE = "session", "fence", One;
+    SESSION_FENCE_KEYED = "session", "fence_keyed", One;
+    SESSION_FENCE_KEYED_PLAIN = "session", "fence_keyed_plain", One;
     SESSION_FENCE_PLAIN = "session", "fence_plain", One;
     SESSION_LIST = "session", "list", Many;
     SESSION_LIVE = "session", "live", Many;
@@ -160,6 +162,8 @@ queries! {
     STATISTICS_COUNT_SESSIONS = "statistics", "count_sessions", Many;
     STATISTICS_MACHINE_HARDWARE = "statistics", "machine_hardware", Many;
     TAG_REFLECT = "tag", "reflect", Many;
+    TRANSACTION_FORGET = "transaction", "forget", None;
+    TRANSACTION_MARKED = "transaction", "marked", One;
     WEB_MACHINES_STATES = "web", "machines_states", Many;
     WEB_MACHINE_BACKOFFS = "web", "machine_backoffs", Many;
     WEB_MACHINE_HISTORY = "web", "machine_history", Many;
@@ -198,6 +202,7 @@ queries! {
     WORK_RELEASE_HOLD = "work", "release_hold", None;
     WORK_RELEASE_QUARANTINE = "work", "release_quarantine", None;
     WORK_RELEASE = "work", "release", None;
+    WORK_SETTLED = "work", "settled", Many;
     WORK_START = "work", "start", One;
     WORK_RECORDED = "work", "recorded", One;
     WORK_UNKNOWN = "work", "unknown", One;

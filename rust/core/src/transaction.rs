@@ -18,6 +18,7 @@ use crate::dialect::{self, Access, Dialect, Isolation};
 use crate::error::{Error, Result, TransactionId};
 use crate::gate::{Entry, Pass};
 use crate::metrics::Outcome;
+use crate::panics::fail_point;
 use crate::pool::{Checkout, Conn, Pool, STEP_LIMIT};
 use crate::retry::{Action, Event, Machine, Verdict};
 use crate::session::SessionState;
@@ -46,10 +47,11 @@ pub struct Transaction {
     checkout: Option<Checkout>,
     error: Option<Error>,
     id: TransactionId,
-    claimed: Option<Claimed>,
     pass: Option<Pass>,
     /// Time spent at the gate, which does not count as trying.
     queued: Duration,
+    /// It is committed on this server, but that may not last.
+    doubtful: bool,
     /// Told when nobody waits for the running statement any more.
     abandoned: Arc<Notify>,
     ended: bool,
@@ -70,9 +72,9 @@ impl Transaction {
             checkout: None,
             error: None,
             id: TransactionId::default(),
-            claimed: None,
             pass: None,
             queued: Duration::ZERO,
+            doubtful: false,
             abandoned: Arc::new(Notify::new()),
             ended: false,
         }
@@ -86,7 +88,7 @@ impl Transaction {
 
     /// What this transaction leased, for settling a lost commit; set by the claim.
     pub fn note_claim(&mut self, claimed: Option<Claimed>) {
-        self.claimed = claimed;
+        self.id.trace = self.plan.trace(claimed.as_ref());
     }
 
     /// Tells a running statement, or a begin, that nobody waits for it any more; it is then called off.
@@ -179,7 +181,6 @@ impl Transaction {
             session.check()?;
         }
         self.id = TransactionId::default();
-        self.claimed = None;
         self.pass_gate().await?;
         if self.checkout.is_none() {
             let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
@@ -212,14 +213,21 @@ impl Transaction {
         };
         let server = checkout.conn().server();
         let (timeline, incarnation) = (server.timeline, server.incarnation);
+        let keyed = matches!(self.plan.opening, Opening::Keyed { .. });
         match (&self.plan.opening, row) {
             (Opening::Nothing, _) => {}
+            (_, Some(row)) if keyed && !row.get::<_, bool>("fresh") => {
+                self.roll_back_or_drop().await?;
+                return Err(self.plan.done_before());
+            }
             (_, Some(row)) => {
                 let xid = row.try_get::<_, Option<i64>>(0).ok().flatten();
                 self.id = TransactionId {
                     xid: xid.and_then(|xid| u64::try_from(xid).ok()),
                     timeline,
                     incarnation,
+                    trace: self.plan.trace(None),
+                    ..TransactionId::default()
                 };
             }
             (_, None) => {
@@ -312,6 +320,7 @@ impl Transaction {
             &self.plan,
         )?;
         let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
+        fail_point("statement");
         let outcome = conn
             .query_unless(sql, params, stop, self.plan.statement_limit)
             .await;
@@ -464,6 +473,7 @@ fn is_final(error: &Error) -> bool {
         error,
         Error::SessionExpired(_)
             | Error::LeaseLost(_)
+            | Error::AlreadyCommitted(_)
             | Error::Config(_)
             | Error::PoolExhausted(_)
             | Error::AmbiguousCommit { .. }

@@ -10,6 +10,7 @@ use bmdb_core::batch::lanes::{self, Declared};
 use bmdb_core::connection::Connection as Core;
 use bmdb_core::eligibility;
 use bmdb_core::error::{Error, Result};
+use bmdb_core::panics::caught;
 use bmdb_core::queries::{self, Query};
 use bmdb_core::tag;
 use bmdb_core::work::{End, WorkLease};
@@ -348,7 +349,7 @@ impl Batches {
                 handle.spawn(async move {
                     match core.lanes().claims(&session, &process, &declared).await {
                         Ok(lane) => {
-                            let outcome = lane.call(core.pool().drive(), job).await;
+                            let outcome = caught(lane.call(core.pool().drive(), job)).await;
                             drop(tell(promise, outcome, lane));
                         }
                         Err(error) => promise.keep(|promise| Outcome {
@@ -366,7 +367,7 @@ impl Batches {
             // It waits for a place, for as long as that may take.
             let core = self.core.clone();
             handle.spawn(async move {
-                let outcome = lane.call(core.pool().drive(), job).await;
+                let outcome = caught(lane.call(core.pool().drive(), job)).await;
                 drop(tell(outcome));
             });
         }
@@ -471,7 +472,7 @@ impl Batches {
         if let Err((job, tell)) = lane.submit(&handle, job, tell) {
             let core = self.core.clone();
             handle.spawn(async move {
-                let outcome = lane.call(core.pool().drive(), job).await;
+                let outcome = caught(lane.call(core.pool().drive(), job)).await;
                 drop(tell(outcome));
             });
         }

@@ -6,7 +6,7 @@ use bmdb_core::batch::lanes;
 use bmdb_core::connection::{Connection as Core, Settings};
 use bmdb_core::dialect::Isolation;
 use bmdb_core::drive::Drive;
-use bmdb_core::error::{Result, TransactionId};
+use bmdb_core::error::Result;
 use bmdb_core::events::Level;
 use bmdb_core::transaction::Plan;
 use bmdb_core::value::Value;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::batch::{self, Batches, Change};
 use crate::canary::{self, Policy};
 use crate::drive;
-use crate::error::to_python;
+use crate::error::{Doubt, to_python};
 use crate::foreign::{ForeignTransaction, whereabouts};
 use crate::limits::{limit, optional_isolation, optional_retries};
 use crate::metrics;
@@ -63,6 +63,28 @@ where
     T: for<'py> IntoPyObject<'py>,
 {
     value.into_py_any(py)
+}
+
+impl Connection {
+    /// How to run a transaction fenced by `session`; `key` names it.
+    fn plan(
+        &self,
+        py: Python<'_>,
+        session: &Session,
+        isolation: Option<&str>,
+        max_retries: Option<i64>,
+        key: Option<String>,
+    ) -> PyResult<Plan> {
+        let mut plan = self.core.plan(
+            session.state(),
+            optional_isolation(py, isolation)?,
+            optional_retries(py, max_retries)?,
+        );
+        if let Some(key) = key {
+            plan.name(key).map_err(|error| to_python(py, error))?;
+        }
+        Ok(plan)
+    }
 }
 
 #[pymethods]
@@ -168,19 +190,16 @@ impl Connection {
     }
 
     /// A transaction fenced by `session`.
-    #[pyo3(signature = (session, isolation=None, max_retries=None))]
+    #[pyo3(signature = (session, isolation=None, max_retries=None, key=None))]
     fn transaction(
         &self,
         py: Python<'_>,
         session: &Session,
         isolation: Option<&str>,
         max_retries: Option<i64>,
+        key: Option<String>,
     ) -> PyResult<Transaction> {
-        let plan = self.core.plan(
-            session.state(),
-            optional_isolation(py, isolation)?,
-            optional_retries(py, max_retries)?,
-        );
+        let plan = self.plan(py, session, isolation, max_retries, key)?;
         Ok(Transaction::new(&self.core, plan, Kind::Plain))
     }
 
@@ -241,19 +260,16 @@ impl Connection {
     }
 
     /// The core's share of a transaction fenced by `session` on another driver's connection.
-    #[pyo3(signature = (session, isolation=None, max_retries=None))]
+    #[pyo3(signature = (session, isolation=None, max_retries=None, key=None))]
     fn foreign(
         &self,
         py: Python<'_>,
         session: &Session,
         isolation: Option<&str>,
         max_retries: Option<i64>,
+        key: Option<String>,
     ) -> PyResult<ForeignTransaction> {
-        let plan = self.core.plan(
-            session.state(),
-            optional_isolation(py, isolation)?,
-            optional_retries(py, max_retries)?,
-        );
+        let plan = self.plan(py, session, isolation, max_retries, key)?;
         Ok(ForeignTransaction::new(&self.core, plan, None))
     }
 
@@ -371,47 +387,31 @@ impl Connection {
         )
     }
 
-    /// True committed, False aborted, None when that cannot be told within `timeout` seconds.
-    #[pyo3(signature = (xid, timeline, incarnation, timeout))]
+    /// How the transaction ended that an error is about: True committed, False aborted, None when that cannot be told within
+    /// `timeout` seconds. For a thread without an event loop, whoever drives the connection.
     fn transaction_outcome(
         &self,
         py: Python<'_>,
-        xid: Option<u64>,
-        timeline: Option<u32>,
-        incarnation: Option<i64>,
+        doubt: &Bound<'_, Doubt>,
         timeout: f64,
     ) -> PyResult<Option<bool>> {
-        let id = TransactionId {
-            xid,
-            timeline,
-            incarnation,
-        };
-        drive::run(py, self.core.transaction_outcome(&id, limit(timeout)?))
+        let (core, id, limit) = (self.core.clone(), doubt.get().id.clone(), limit(timeout)?);
+        let asked = async move { core.transaction_outcome(&id, limit).await };
+        match self.core.pool().drive() {
+            Drive::Caller(_) => drive::run(py, asked),
+            Drive::Runtime => drive::run_on_runtime(py, asked),
+        }
     }
 
-    #[pyo3(signature = (xid, timeline, incarnation, timeout))]
     fn transaction_outcome_async<'py>(
         &self,
         py: Python<'py>,
-        xid: Option<u64>,
-        timeline: Option<u32>,
-        incarnation: Option<i64>,
+        doubt: &Bound<'_, Doubt>,
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (core, id, limit) = (
-            self.core.clone(),
-            TransactionId {
-                xid,
-                timeline,
-                incarnation,
-            },
-            limit(timeout)?,
-        );
-        drive::spawn(
-            py,
-            async move { core.transaction_outcome(&id, limit).await },
-            into_object,
-        )
+        let (core, id, limit) = (self.core.clone(), doubt.get().id.clone(), limit(timeout)?);
+        let asked = async move { core.transaction_outcome(&id, limit).await };
+        drive::spawn(py, asked, into_object)
     }
 
     /// The tags in the database: (name, table, [(field, type), …]).

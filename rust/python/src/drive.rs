@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bmdb_core::drive::{Drive, Interrupt, complete, on_main_thread};
 use bmdb_core::error::Result;
+use bmdb_core::panics::caught;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -64,8 +65,35 @@ where
 {
     // Pinned here, so that only a reference is moved.
     let future = pin!(future);
-    py.detach(|| complete(future))
+    py.detach(|| complete(caught(future)))
         .map_err(|error| to_python(py, error))
+}
+
+// Exclusively, as a receiver is nothing to be shared.
+fn waited<T>(outcome: &mut Receiver<T>) -> std::result::Result<T, RecvTimeoutError> {
+    outcome.recv_timeout(TICK)
+}
+
+/// Runs a future of a connection that asyncio calls drive to its end, on a thread that may wait. Signals are looked for as ever.
+pub(crate) fn run_on_runtime<T, F>(py: Python<'_>, future: F) -> PyResult<T>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let (told, mut outcome) = std::sync::mpsc::sync_channel(1);
+    let task = runtime()?.spawn(async move {
+        // Nobody listens any more after a signal.
+        drop(told.send(caught(future).await));
+    });
+    loop {
+        match py.detach(|| waited(&mut outcome)) {
+            Ok(outcome) => return outcome.map_err(|error| to_python(py, error)),
+            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(PyRuntimeError::new_err("bmdb's I/O thread has failed"));
+            }
+        }
+    }
 }
 
 /// A runtime belongs to the process that made it: a forked child makes its own.
@@ -182,7 +210,7 @@ where
 {
     let (waiting, promise) = Promise::new(py)?;
     runtime()?.spawn(async move {
-        let outcome = future.await;
+        let outcome = caught(future).await;
         promise.keep(|promise| Outcome {
             promise,
             outcome,

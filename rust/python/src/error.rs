@@ -1,6 +1,6 @@
 //! The one place where the core's errors become Python's.
 
-use bmdb_core::error::Error;
+use bmdb_core::error::{Error, TransactionId};
 use bmdb_core::retry::Failure;
 use bmdb_core::sqlstate;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError, PyValueError};
@@ -12,6 +12,12 @@ use pyo3::types::{IntoPyDict, PyModule, PyType};
 use crate::drive;
 
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+/// A transaction of which nobody knows how it ended, with what tells that later.
+#[pyclass(frozen, module = "bmdb._core")]
+pub(crate) struct Doubt {
+    pub(crate) id: TransactionId,
+}
 
 fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
     let errors = ERRORS.get_or_try_init(py, || py.import("bmdb.errors").map(Bound::unbind))?;
@@ -54,6 +60,8 @@ fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
         Error::SessionExpired(_) => plain("SessionExpiredError", text)?,
         Error::WorkConflict(_) => plain("WorkConflictError", text)?,
         Error::WorkState(_) => plain("WorkStateError", text)?,
+        Error::AlreadyCommitted(_) => plain("AlreadyCommittedError", text)?,
+        Error::Panicked(_) => plain("Error", text)?,
         Error::LeaseLost(_) => plain("LeaseLostError", text)?,
         Error::Migration(_) => plain("MigrationError", text)?,
         Error::Database(db) => {
@@ -74,7 +82,10 @@ fn build(py: Python<'_>, error: Error) -> PyResult<PyErr> {
                 transaction.timeline,
                 transaction.incarnation,
             );
-            PyErr::from_value(class(py, "AmbiguousCommitError")?.call1(arguments)?)
+            let exception = class(py, "AmbiguousCommitError")?.call1(arguments)?;
+            let doubt = Doubt { id: *transaction };
+            exception.setattr(intern!(py, "_doubt"), Py::new(py, doubt)?)?;
+            PyErr::from_value(exception)
         }
         Error::RetriesExhausted { attempts, last } => {
             let exception =

@@ -165,21 +165,30 @@ impl ForeignTransaction {
         Ok(Some((sql.to_string(), PyTuple::new(py, params)?.unbind())))
     }
 
-    /// It found its row, whose first column is the transaction's id.
-    #[pyo3(signature = (xid, timeline, incarnation))]
+    /// It found its row, whose first column is the transaction's id. Raises AlreadyCommittedError when it is not `fresh`.
+    #[pyo3(signature = (xid, timeline, incarnation, *, fresh=true))]
     fn opened(
         &self,
         py: Python<'_>,
         xid: Option<u64>,
         timeline: Option<u32>,
         incarnation: Option<i64>,
+        fresh: bool,
     ) -> PyResult<()> {
-        self.enter(py)?.opened(TransactionId {
+        let id = TransactionId {
             xid,
             timeline,
             incarnation,
-        });
-        Ok(())
+            ..TransactionId::default()
+        };
+        let opened = self.enter(py)?.opened(id, fresh);
+        opened.map_err(|error| to_python(py, error))
+    }
+
+    /// Whether it has a name, under which it is committed once only.
+    #[getter]
+    fn keyed(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.enter(py)?.is_keyed())
     }
 
     /// It found none. Always raises: SessionExpiredError or LeaseLostError.

@@ -50,6 +50,13 @@ fn latest_schema_version() -> i64 {
     bmdb_core::migrate::latest()
 }
 
+/// For tests: panics at this point the next time, once.
+#[pyfunction]
+#[pyo3(signature = (name))]
+fn fail_at(name: Option<String>) {
+    bmdb_core::panics::arm(name);
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     backoff::register(module)?;
@@ -65,11 +72,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<work::Work>()?;
     module.add_class::<questions::Questions>()?;
     module.add_class::<nesting::Nesting>()?;
+    module.add_class::<error::Doubt>()?;
     module.add_function(wrap_pyfunction!(queries, module)?)?;
     module.add_function(wrap_pyfunction!(testing_statements, module)?)?;
     module.add_function(wrap_pyfunction!(canary::stop_canary, module)?)?;
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
     module.add_function(wrap_pyfunction!(messenger::stop_completions, module)?)?;
+    module.add_function(wrap_pyfunction!(fail_at, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())

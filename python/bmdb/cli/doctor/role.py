@@ -19,7 +19,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "process_watch": _ALL,
     "processes": ("SELECT", "INSERT", "UPDATE"),
     "sessions": _ALL,
-    "transaction_key": ("SELECT", "INSERT", "DELETE"),
+    "transaction_key": _ALL,
     "work": _ALL,
     "work_attention": _ALL,
     "work_backoff": _ALL,

@@ -25,8 +25,9 @@ use crate::eligibility::Compiled;
 use crate::error::{Error, Result};
 use crate::lease::Loss;
 use crate::migrate::explain_missing_schema;
+use crate::panics::fail_point;
 use crate::pool::{Pool, STEP_LIMIT, Server};
-use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
+use crate::retry::{Action, BEGIN_RETRIES, Event, Failure, Limits, Machine, Verdict};
 use crate::session::SessionState;
 use crate::settle::{Claimed, name_leases};
 use crate::sqlstate;
@@ -313,6 +314,19 @@ impl Claims {
     }
 
     async fn window_end(&self, after: Uuid, window: i64) -> Result<(i64, Option<Uuid>)> {
+        let mut tries = 0;
+        loop {
+            // What broke the connection of the claim may have broken all others that wait here, and looking harms nobody.
+            match self.window_end_once(after, window).await {
+                Err(error) if error.failure() == Failure::Disconnected && tries < BEGIN_RETRIES => {
+                    tries += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn window_end_once(&self, after: Uuid, window: i64) -> Result<(i64, Option<Uuid>)> {
         let mut checkout = self.pool.checkout().await?;
         let params = [uuid(after), Param::Int(window)];
         let rows = checkout
@@ -420,6 +434,7 @@ impl Claims {
     /// What one attempt has leased, and whether there may be more notes than it has looked at.
     async fn attempt(&self, look: Look, limit: usize) -> Result<(Vec<Arc<WorkLease>>, bool)> {
         self.session.check()?;
+        fail_point("claim");
         let claim = name_leases();
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
         let (text, after, window) = match look {

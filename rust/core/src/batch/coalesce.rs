@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::drive::Drive;
 use crate::error::{Error, Result};
+use crate::panics::caught;
 
 /// How long to wait for a place in a queue that is full.
 pub const ROOM_LIMIT: Duration = Duration::from_secs(30);
@@ -386,7 +387,14 @@ impl<R: Runner> Leadership<R> {
             entries,
             alone: false,
         };
-        coalescer.runner.run(&mut batch).await
+        match caught(coalescer.runner.run(&mut batch)).await {
+            // Done again by the next leader, they might meet it again, and for ever.
+            Err(error @ Error::Panicked(_)) => {
+                batch.tell_all(|| Err(error.clone()));
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 }
 

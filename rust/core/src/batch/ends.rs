@@ -14,6 +14,7 @@ use super::coalesce::{Batch, Entry, Runner};
 use super::retire::{retired, still_open, unknown};
 use crate::error::{Error, Result};
 use crate::migrate::explain_missing_schema;
+use crate::panics::fail_point;
 use crate::pool::{Pool, STEP_LIMIT, Server};
 use crate::queries;
 use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
@@ -33,6 +34,14 @@ pub struct EndJob {
     unsure: bool,
     /// Who was sent it and did not answer.
     unanswered: Vec<Arc<Server>>,
+}
+
+impl EndJob {
+    /// The error for one of which nobody knows what came.
+    fn unknown(&self, cause: &Error) -> Error {
+        let trace = self.end.work().claimed().trace(self.end.ending().event());
+        unknown(cause, trace, self.unanswered.iter().map(Arc::as_ref))
+    }
 }
 
 impl EndJob {
@@ -282,6 +291,7 @@ impl Ends {
         }
         still_open(conn).await.map_err(|error| (error, None))?;
         let server = conn.server().clone();
+        fail_point("end");
         let never = std::future::pending();
         let rows = conn
             .query_unless(&self.shape.sql, &params, never, Some(limit))
@@ -332,7 +342,7 @@ impl Ends {
             outcomes.push(match done {
                 Some(true) => None,
                 Some(false) => Some(gone()),
-                None => Some(unknown(&gone())),
+                None => Some(entry.job.unknown(&gone())),
             });
         }
         Ok(Settled::All(outcomes))
@@ -371,7 +381,7 @@ impl Ends {
                 Some(false) if all_over => {
                     Some(session.check().err().unwrap_or_else(|| error.clone()))
                 }
-                _ => Some(unknown(&error)),
+                _ => Some(entry.job.unknown(&error)),
             });
         }
         Ok(Settled::All(outcomes))
@@ -381,6 +391,7 @@ impl Ends {
     async fn recorded(&self, end: &End) -> Result<Option<bool>> {
         let lease = end.work().claimed();
         let params = [
+            uuid(lease.lease),
             uuid(lease.lease),
             Param::Text(end.ending().event().to_owned()),
         ];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result, TransactionId};
+use crate::error::{Backend, Error, Result, Trace, TransactionId};
 use crate::pool::{Conn, Pool, Server};
 use crate::queries;
 use crate::value::Param;
@@ -53,12 +53,35 @@ pub(super) async fn still_open(conn: &mut Conn) -> Result<()> {
 }
 
 /// The error for what was sent without a transaction whose id could be asked about.
-pub(super) fn unknown(cause: &Error) -> Error {
+pub(super) fn unknown<'a>(
+    cause: &Error,
+    trace: Trace,
+    unanswered: impl Iterator<Item = &'a Server>,
+) -> Error {
+    let backend = |server: &Server| {
+        Some(Backend {
+            pid: server.pid?,
+            started: server.started.clone()?,
+        })
+    };
+    let mut servers = unanswered.peekable();
+    let first = servers.peek().copied();
     Error::AmbiguousCommit {
         message: format!(
-            "it was sent, and what came of it could not be found out ({cause}): the machine's history tells once the \
-             server can be reached"
+            "it was sent, and what came of it could not be found out ({cause}): resolve() tells once the server can be \
+             reached"
         ),
-        transaction: TransactionId::default(),
+        transaction: Box::new(TransactionId {
+            xid: None,
+            timeline: first.and_then(|server| server.timeline),
+            incarnation: first.and_then(|server| server.incarnation),
+            trace: Some(trace),
+            pipelined: true,
+            // One that cannot be told from others is never seen to be gone.
+            unanswered: servers
+                .map(backend)
+                .collect::<Option<_>>()
+                .unwrap_or_default(),
+        }),
     }
 }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::connect::{self, Canceller, PgConnection};
 use crate::dialect::Dialect;
 use crate::drive::{Drive, Reactor};
-use crate::error::{Error, Result, TransactionId};
+use crate::error::{Error, Result};
 use crate::queries;
 use crate::value::Param;
 
@@ -374,7 +374,7 @@ impl Conn {
                 message: format!(
                     "BEGIN was refused ({refused}), so what was sent with it ran alone"
                 ),
-                transaction: TransactionId::default(),
+                transaction: Box::default(),
             });
         }
         let messages = self.checked(begun)?;

@@ -7,6 +7,7 @@ use crate::dialect;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::metrics::Outcome;
+use crate::panics::{caught, fail_point};
 use crate::pool::{Checkout, STEP_LIMIT};
 use crate::retry::{Action, Event, Failure, Protocol, Verdict};
 use crate::settle;
@@ -27,7 +28,14 @@ impl Transaction {
             }
             return Err(Error::WorkState("this transaction has ended".to_owned()));
         }
-        let outcome = self.step_until_settled(raised).await;
+        let outcome = match caught(self.step_until_settled(raised)).await {
+            // Perhaps amid COMMIT.
+            Err(Error::Panicked(text)) => {
+                self.drop_connection();
+                Err(self.ambiguous(&text))
+            }
+            outcome => outcome,
+        };
         match &outcome {
             Ok(Conclusion::Again) => {
                 self.tell_gate(true);
@@ -136,6 +144,7 @@ impl Transaction {
         let conn = self.checkout.as_mut().expect("open").conn();
         let dialect = conn.server().dialect;
         conn.take_doubtful_commit();
+        fail_point("commit");
         // Any other error aborts the transaction, and COMMIT says so.
         match conn.forget_lookups().await {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -159,6 +168,7 @@ impl Transaction {
             Ok(()) if conn.take_doubtful_commit() => {
                 let message = "the wait for a synchronous standby was cancelled: the commit is durable here only";
                 self.error = Some(self.ambiguous(message));
+                self.doubtful = true;
                 self.drop_connection();
                 Ok(Event::CommitFailed(Failure::Ambiguous))
             }
@@ -218,18 +228,17 @@ impl Transaction {
 
     async fn settle(&mut self) -> Result<Event> {
         self.drop_connection();
-        let lease = match &self.plan.opening {
-            Opening::End { lease, event, .. } => Some((lease, *event)),
-            _ => self.claimed.as_ref().map(|claimed| (claimed, "Started")),
-        };
+        // A name promises that it is there for good, and the server has just said that it may not be.
+        if std::mem::take(&mut self.doubtful) && matches!(self.plan.opening, Opening::Keyed { .. })
+        {
+            return Ok(Event::Unsettled);
+        }
         let limit = self.plan.settle_limit();
-        Ok(
-            match settle::outcome(&self.pool, &self.id, lease, limit).await? {
-                Some(true) => Event::SettledCommitted,
-                Some(false) => Event::SettledAborted,
-                None => Event::Unsettled,
-            },
-        )
+        Ok(match settle::outcome(&self.pool, &self.id, limit).await? {
+            Some(true) => Event::SettledCommitted,
+            Some(false) => Event::SettledAborted,
+            None => Event::Unsettled,
+        })
     }
 
     async fn restart(&mut self) -> Result<()> {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::uuid;
 use crate::dialect::{Dialect, Isolation};
-use crate::error::{Error, TransactionId};
+use crate::error::{Error, Result, Trace, TransactionId};
 use crate::gate::Gate;
 use crate::lease::Loss;
 use crate::pool::STEP_LIMIT;
@@ -22,6 +24,13 @@ pub enum Opening {
     Nothing,
     /// The session's row is checked and locked; no row: the session is lost.
     Fence,
+    /// The same, and the transaction is given this name; one that has been committed under it: refused.
+    Keyed {
+        /// What its caller calls it.
+        key: String,
+        /// Made for this call: what is found under the name is ours, or somebody else's.
+        call: Uuid,
+    },
     /// The lease is ended by deleting its row; no row: the lease is lost.
     End {
         /// The statement; its first column is the transaction's id.
@@ -66,6 +75,19 @@ impl Plan {
                 };
                 Some((Arc::from(query.sql), vec![uuid(session.id())]))
             }
+            (Opening::Keyed { key, call }, Some(session)) => {
+                let query = match dialect {
+                    Dialect::PostgreSql => &queries::SESSION_FENCE_KEYED,
+                    Dialect::CockroachDb => &queries::SESSION_FENCE_KEYED_PLAIN,
+                };
+                let params = vec![
+                    uuid(session.id()),
+                    Param::Text(key.clone()),
+                    uuid(*call),
+                    Param::Text(session.component().to_owned()),
+                ];
+                Some((Arc::from(query.sql), params))
+            }
             (Opening::End { sql, params, .. }, _) => Some((sql.clone(), params.clone())),
             _ => None,
         }
@@ -75,7 +97,7 @@ impl Plan {
     #[must_use]
     pub fn missing(&self) -> Error {
         match (&self.opening, &self.session) {
-            (Opening::Fence, Some(session)) => {
+            (Opening::Fence | Opening::Keyed { .. }, Some(session)) => {
                 session.lose(Loss::Gone);
                 session.expired(&session.loss().unwrap_or(Loss::Gone))
             }
@@ -84,6 +106,42 @@ impl Plan {
                     .to_owned(),
             ),
         }
+    }
+
+    /// That statement found that a transaction of this name has been committed.
+    #[must_use]
+    pub fn done_before(&self) -> Error {
+        let key = match &self.opening {
+            Opening::Keyed { key, .. } => key.as_str(),
+            _ => "",
+        };
+        Error::AlreadyCommitted(format!(
+            "a transaction with the idempotency key {key:?} has been committed by an earlier call: the callback was not run"
+        ))
+    }
+
+    /// What the transaction leaves behind when it is committed; `claimed`: what it has leased.
+    #[must_use]
+    pub fn trace(&self, claimed: Option<&Claimed>) -> Option<Trace> {
+        match &self.opening {
+            Opening::End { lease, event, .. } => Some(lease.trace(event)),
+            Opening::Keyed { key, call } => Some(Trace::Key {
+                key: key.clone(),
+                call: *call,
+            }),
+            _ => claimed.map(|claimed| claimed.trace("Started")),
+        }
+    }
+
+    /// Gives the transaction a name, under which it is committed once only.
+    pub fn name(&mut self, key: String) -> Result<()> {
+        check_key(&key)?;
+        self.opening = Opening::Keyed {
+            key,
+            call: Uuid::new_v4(),
+        };
+        self.settles = true;
+        Ok(())
     }
 
     /// How long to ask what a lost commit came to: a lease is only worth that while it can be trusted, and a little
@@ -97,13 +155,32 @@ impl Plan {
     }
 }
 
+/// The longest name of a transaction, in bytes.
+const LONGEST_KEY: usize = 512;
+
+fn check_key(key: &str) -> Result<()> {
+    let problem = if key.is_empty() {
+        "is empty".to_owned()
+    } else if key.len() > LONGEST_KEY {
+        format!("has {} bytes, and {LONGEST_KEY} is the most", key.len())
+    } else if key.contains('\0') {
+        "contains a NUL character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Value {
+        message: format!("the idempotency key {problem}"),
+        out_of_range: true,
+    })
+}
+
 /// The error for a COMMIT whose answer was lost.
 pub(crate) fn ambiguous(cause: &str, transaction: &TransactionId) -> Error {
     Error::AmbiguousCommit {
         message: format!(
             "COMMIT was sent and its outcome is not known ({cause}); resolve() asks the server"
         ),
-        transaction: transaction.clone(),
+        transaction: Box::new(transaction.clone()),
     }
 }
 

@@ -7,6 +7,7 @@ use super::super::retire::{retired, unknown};
 use super::{Claims, Unsettled, lock};
 use crate::error::{Error, Result};
 use crate::queries;
+use crate::settle::claim_trace;
 use crate::transaction::uuid;
 use crate::value::Param;
 use crate::work::{Ending, WorkLease, ending_params};
@@ -27,7 +28,8 @@ impl Claims {
         let limit = self.session.trusted_for().max(Duration::from_secs(2));
         // A pooler's backend has no number to be told by. What is found is the whole claim; what is not may still come.
         if !pooled && !retired(&self.pool, &unsettled.server, limit).await? {
-            return Err(unknown(cause));
+            let trace = claim_trace(self.session.id(), unsettled.claim);
+            return Err(unknown(cause, trace, std::iter::once(&unsettled.server)));
         }
         let params = [
             uuid(self.session.id()),
