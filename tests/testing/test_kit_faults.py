@@ -22,7 +22,7 @@ def test_frozen_heartbeats_end_trust_while_the_rest_works(
         work = session.work(PROCESS, lambda q: [machine])
         assert session.transact(lambda q: q.fetch_value("SELECT 1")) == 1
         assert session.wait_expired(4)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3
         with pytest.raises(bmdb.SessionExpiredError):
             work.finish()
     # A new session beats again.
@@ -133,7 +133,7 @@ def test_the_gil_is_held_and_the_session_lives_on(bmdb_connection: bmdb.Connecti
             ended = time.monotonic()
             assert ended - began >= 1.49
             # No other thread ran, and the session was renewed all the same.
-            assert not [at for at in ticks if began + 0.2 < at < ended - 0.01]
+            assert not [at for at in ticks if began + 0.2 < at < began + 1.45]
             assert not session.expired
             assert session.transact(lambda q: q.fetch_value("SELECT 1")) == 1
     finally:
