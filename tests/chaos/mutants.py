@@ -160,7 +160,7 @@ MUTANTS = (
     Mutant(
         "a renewal that counts from its answer", "src/heartbeat.rs",
         "session.renewed(sent);", "session.renewed(if HERE { self.clock.now() } else { sent });",
-        (f"{FAULTS}08_beats_fail_until_trust_ends.py",),
+        (f"{FAULTS}08_answers_that_take_their_time.py",),
     ),
 )  # fmt: skip
 
