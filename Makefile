@@ -32,6 +32,10 @@ INTO ?=
 # WORKERS=0 runs them one after the other, as some tests alone do, and all on a server of yours, which they would share.
 WORKERS ?= $(if $(TESTS)$(BMDB_TEST_CONNINFO),0,4)
 
+SCHEDULES ?= 1000000
+# Optimised, like the library beside which it finds most of what it needs built; unoptimised it is a hundred times slower.
+SIMULATION = $(LOCAL_LTO) cargo test --release -p bmdb-core --test simulation $(CARGO_FLAGS)
+
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
 .PHONY: help venv demo test screenshots soak ambiguity mutants check audit guarantees generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
@@ -76,6 +80,7 @@ BROWSER_TESTS = $(if $(TESTS),$(findstring web,$(TESTS)),web)
 test: venv ## all tests: the core's in Rust, then everything else with pytest
 	$(if $(BROWSER_TESTS),tools/install_chromium.sh)
 	cargo test -p bmdb-core $(CARGO_FLAGS)
+	$(SIMULATION)
 	$(if $(PG),BMDB_TEST_PG=$(PG)) $(if $(POOLER),BMDB_TEST_POOLER=$(POOLER)) $(BIN)/python -m pytest --numprocesses $(WORKERS) \
 		--dist loadfile $(PYTEST_ARGS) $(if $(POOLER),$(or $(TESTS),tests/behaviour),$(TESTS))
 
@@ -83,7 +88,8 @@ screenshots: venv ## take the pictures of the debug pages in docs/web, of a flee
 	tools/install_chromium.sh
 	$(BIN)/python -m tests.web.screenshots
 
-soak: venv ## the chaos test for MINUTES=10, with SEED=… of an earlier run; its page goes INTO=target/soak/…
+soak: venv ## SCHEDULES=1000000 simulated, then the chaos test for MINUTES=10, with SEED=… of an earlier run; its page goes INTO=target/soak/…
+	SIMULATION_SCHEDULES=$(SCHEDULES) $(SIMULATION)
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
 ambiguity: venv ## kill the connection before, in and after COMMIT, ROUNDS=1000 times, with SEED=… of an earlier run
