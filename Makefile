@@ -23,6 +23,8 @@ TESTS ?=
 PYTEST_ARGS ?=
 # The major version of an installed PostgreSQL to test on, instead of the embedded one.
 PG ?=
+# A role of `bmdb migrate --roles` to run tests as.
+ROLE ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MINUTES ?= 10
@@ -47,6 +49,7 @@ help: ## show this list
 	@echo "  make test WORKERS=0                 one test after the other (4 processes share all tests otherwise)"
 	@echo "  make test BMDB_TEST_CONNINFO=…      on a server of yours instead of the embedded one"
 	@echo "  make test POOLER=transaction        tests/behaviour through PgBouncer in that mode, or POOLER=session"
+	@echo "  make test ROLE=worker               tests/behaviour as that role of bmdb's, on a server of ours"
 	@echo "  make test PG=15                     on servers made of an installed PostgreSQL 15"
 	@echo "  make venv PYTHON=python3.13         on another interpreter (after make clean)"
 
@@ -81,8 +84,9 @@ test: venv ## all tests: the core's in Rust, then everything else with pytest
 	$(if $(BROWSER_TESTS),tools/install_chromium.sh)
 	cargo test -p bmdb-core $(CARGO_FLAGS)
 	$(SIMULATION)
-	$(if $(PG),BMDB_TEST_PG=$(PG)) $(if $(POOLER),BMDB_TEST_POOLER=$(POOLER)) $(BIN)/python -m pytest --numprocesses $(WORKERS) \
-		--dist loadfile $(PYTEST_ARGS) $(if $(POOLER),$(or $(TESTS),tests/behaviour),$(TESTS))
+	$(if $(PG),BMDB_TEST_PG=$(PG)) $(if $(POOLER),BMDB_TEST_POOLER=$(POOLER)) $(if $(ROLE),BMDB_TEST_ROLE=$(ROLE)) \
+		$(BIN)/python -m pytest --numprocesses $(WORKERS) \
+		--dist loadfile $(PYTEST_ARGS) $(if $(POOLER)$(ROLE),$(or $(TESTS),tests/behaviour),$(TESTS))
 
 screenshots: venv ## take the pictures of the debug pages in docs/web, of a fleet at work
 	tools/install_chromium.sh

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +19,10 @@ from psycopg.conninfo import make_conninfo
 
 import bmdb
 from tests import pgbouncer
-from tests.database import EmbeddedServer, Server, open_server
+from tests.database import EmbeddedServer, Server, open_server, theirs
 from tests.processes import Spawn, spawning
 from tests.proxy import Proxy
+from tests.tls_server import TlsServer
 
 # How long one example takes depends on what else the machine does; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("bmdb", deadline=None)
@@ -40,6 +43,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("direct"):
             item.add_marker(pytest.mark.skip(reason=f"not through a pooler: {mark.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skips what takes another role than the one that BMDB_TEST_ROLE asks for, by what the server refuses it."""
+    try:
+        return (yield)
+    except Exception as error:
+        refusal = theirs(error)
+        if refusal is not None:
+            pytest.skip(f"not for a {os.environ['BMDB_TEST_ROLE']}: {refusal}")
+        raise
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -81,13 +96,13 @@ def empty_database(server: Server) -> Iterator[str]:
 def database(server: Server, template: str) -> Iterator[str]:
     """Connection string of a migrated database, dropped after the test."""
     with server.temporary_database(template) as dsn:
-        yield dsn
+        yield server.as_login(dsn)
 
 
 @pytest.fixture
-def sql(database: str) -> Iterator[psycopg.Connection[Any]]:
+def sql(server: Server, database: str) -> Iterator[psycopg.Connection[Any]]:
     """A psycopg connection to `database` in autocommit mode, for looking at the truth."""
-    with psycopg.connect(database, autocommit=True, application_name="test") as connection:
+    with psycopg.connect(server.as_owner(database), autocommit=True, application_name="test") as connection:
         yield connection
 
 
@@ -146,6 +161,30 @@ def proxy(server: Server) -> Iterator[Proxy]:
     """A proxy in front of `server`; `proxy.conninfo(database)` leads through it."""
     with Proxy(*server.address) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tls_server() -> Iterator[TlsServer]:
+    """An embedded server behind a front that speaks TLS for it."""
+    server = TlsServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def tls(tls_server: TlsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TlsServer:
+    """The server with a good certificate, and a client without any files in the usual place."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tls_server.reset()
+    return tls_server
+
+
+@pytest.fixture
+def root(tls: TlsServer, tmp_path: Path) -> str:
+    """The authority's certificate, as a file for sslrootcert."""
+    path = tmp_path / "root.pem"
+    path.write_bytes(tls.authority.certificate)
+    return str(path)
 
 
 @pytest.fixture

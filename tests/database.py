@@ -2,7 +2,8 @@
 
 `EmbeddedServer` listens on a socket directory and on a loopback port. The environment variable BMDB_TEST_CONNINFO names
 another server to use; its user must be allowed to create databases. BMDB_TEST_PG is the major version of another
-PostgreSQL to make all servers of, as Debian and others install it, or the folder of its programs.
+PostgreSQL to make all servers of, as Debian and others install it, or the folder of its programs. With
+BMDB_TEST_ROLE=worker the tests' databases are reached as that role of bmdb's, and by `sql` as whoever owns the server.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +20,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, LiteralString, Self
 
@@ -85,10 +87,28 @@ def programs() -> Path:
     raise ValueError(f"BMDB_TEST_PG={asked}: there is no initdb in {' or '.join(map(str, folders))}")
 
 
+# What only operators and the owner of the tables do, as the server says it: a worker is refused nothing else.
+_NOT_FOR_WORKERS = re.compile(r"permission denied for (?:table (?:work_hold|work_history|machines)|schema public)\b")
+
+
+def theirs(error: BaseException) -> str | None:
+    """The refusal behind an error, if the tests run as a worker and it is one that a worker must meet."""
+    if os.environ.get("BMDB_TEST_ROLE") != "worker":
+        return None
+    told: BaseException | None = error
+    while told is not None:
+        if found := _NOT_FOR_WORKERS.search(str(told)):
+            return found[0]
+        told = told.__cause__ or told.__context__
+    return None
+
+
 class Server:
     """A PostgreSQL server that is running already, given by a connection string; databases can be made on it."""
 
     socket_directory: Path | None = None
+    login: str | None = None
+    _roles: Sequence[str] = ()
     _copying: LiteralString = ""
 
     def __init__(self, conninfo: str) -> None:
@@ -137,8 +157,9 @@ class Server:
         name = f"bmdb_template_{uuid.uuid4().hex}"
         dsn = self.create_database(name)
         try:
-            with bmdb.connect(dsn, component="tests", migrate=True):
-                pass
+            with bmdb.connect(dsn, component="tests", migrate=True) as connection:
+                if role := os.environ.get("BMDB_TEST_ROLE"):
+                    self._log_in_as(connection, role, name)
             self._execute("ALTER DATABASE {name} ALLOW_CONNECTIONS false", name=name)
             # The backend of a closed connection lives on for a moment, and copying waits only a few seconds for it.
             assert self._maintenance is not None
@@ -147,6 +168,29 @@ class Server:
             yield name
         finally:
             self.drop_database(name)
+            for made in [*filter(None, [self.login]), *self._roles]:
+                self._execute("DROP ROLE {made}", made=made)
+
+    def _log_in_as(self, connection: bmdb.Connection, role: str, template: str) -> None:
+        """From now on databases that are copied are reached as somebody who has just this role of bmdb's."""
+        # Roles belong to the whole server, and several processes of tests may share it.
+        prefix = template.replace("bmdb_template_", "bmdb_")[:40]
+        self._roles = connection._core.create_roles(prefix)
+        assert f"{prefix}_{role}" in self._roles, f"BMDB_TEST_ROLE={role}: there is no such role"
+        self.login = f"{prefix}_login"
+        self._execute("CREATE ROLE {login} LOGIN IN ROLE {role}", login=self.login, role=f"{prefix}_{role}")
+        # What tests make beside bmdb's tables is their users', who work with it.
+        with psycopg.connect(self.dsn(template), autocommit=True) as owner:
+            theirs = sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {}")
+            owner.execute(theirs.format(sql.Identifier(self.login)))
+
+    def as_login(self, dsn: str) -> str:
+        """The same database, reached by whom BMDB_TEST_ROLE asks for; unchanged if nobody."""
+        return dsn if self.login is None else make_conninfo(dsn, user=self.login)
+
+    def as_owner(self, dsn: str) -> str:
+        """The same database, reached by whoever made it."""
+        return dsn if self.login is None else self.dsn(str(conninfo_to_dict(dsn)["dbname"]))
 
     @contextlib.contextmanager
     def temporary_database(self, template: str | None = None) -> Iterator[str]:

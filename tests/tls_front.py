@@ -13,7 +13,7 @@ import ssl
 import struct
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from tests.certificates import Identity
 
 SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
 TLS_HANDSHAKE = 0x16
 
 Policy = Literal["both", "encrypted only", "plain only", "no TLS"]
@@ -34,22 +35,23 @@ class Seen:
     version: str | None = None
     server_name: str | None = None
     client: str | None = None
+    cancel: bool = False
 
 
 class TlsFront:
-    """Listens on loopback, in threads of its own; `policy` and the certificate can be changed at any time.
+    """Listens in threads of its own, on loopback unless told otherwise; both `policy` and certificate can change.
 
     `policy`: what sessions are let in; "encrypted only" and "plain only" refuse the others as pg_hba.conf would, after
     the transport is settled, while "no TLS" says so when asked for it.
     """
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, address: str = "127.0.0.1") -> None:
         self.policy: Policy = "both"
         self.seen: list[Seen] = []
         self._backend = backend
         self._context: ssl.SSLContext | None = None
         self._names: dict[ssl.SSLObject | ssl.SSLSocket, str | None] = {}
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -96,7 +98,7 @@ class TlsFront:
                     client.sendall(b"S")
                     client = self._encrypt(client)
                 startup = _startup_message(client)
-            seen = self._describe(client)
+            seen = replace(self._describe(client), cancel=_code(startup) == CANCEL_REQUEST)
             if self.policy == ("plain only" if seen.encrypted else "encrypted only"):
                 client.sendall(_refusal())
                 return

@@ -11,7 +11,7 @@ import os
 import pwd
 from pathlib import Path
 
-from bmdb import logs
+from bmdb import _core, logs
 from bmdb.errors import ConfigError
 
 __all__ = ["compose", "embedded_path", "given", "is_embedded", "redact", "resolve"]
@@ -71,6 +71,8 @@ def resolve(conninfo: str | None) -> dict[str, str]:
     if not keywords.get("user"):
         keywords["user"] = _system_user()
     passfile = keywords.pop("passfile", None) or str(Path("~/.pgpass").expanduser())
+    if not keywords.get("sslmode") and keywords.get("sslrootcert") != "system":
+        keywords.update(_default_encryption(keywords))
     if not keywords.get("password") and _usable_passfile(passfile):
         keywords["passfile"] = passfile
     return keywords
@@ -131,6 +133,19 @@ def _environment() -> dict[str, str]:
     if os.environ.get("PGREQUIRESSL", "").startswith("1"):
         found.setdefault("sslmode", "require")
     return found
+
+
+def _default_encryption(keywords: dict[str, str]) -> dict[str, str]:
+    """What counts when nothing is said of encryption, written out for whoever gets the string (libpq only prefers it).
+
+    Off this machine the server must prove that it is the one that was named. That is the core's rule; the authorities
+    are the core's too: the usual file, or else the system's.
+    """
+    if _core.only_loopback(keywords.get("host", ""), keywords.get("hostaddr", "")):
+        return {}
+    if keywords.get("sslrootcert") or Path("~/.postgresql/root.crt").expanduser().exists():
+        return {"sslmode": "verify-full"}
+    return {"sslmode": "verify-full", "sslrootcert": "system"}
 
 
 def _service(name: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ from bmdb import conninfo
 from bmdb.errors import ConfigError
 
 CANARY = "c4n4ry"
+# What counts off this machine when nothing is said of it.
+VERIFIED = {"sslmode": "verify-full", "sslrootcert": "system"}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
 
 def test_a_uri_and_key_value_pairs_mean_the_same() -> None:
     expected = {"user": "ann", "password": "s e", "host": "db1,db2", "port": "5432,5433", "dbname": "fleet"}
-    expected["target_session_attrs"] = "read-write"
+    expected |= {"target_session_attrs": "read-write"} | VERIFIED
     uri = "postgresql://ann:s%20e@db1:5432,db2:5433/fleet?target_session_attrs=read-write"
     pairs = "user=ann password='s e' host=db1,db2 port=5432,5433 dbname=fleet target_session_attrs=read-write"
     assert conninfo.resolve(uri) == expected
@@ -41,7 +43,7 @@ def test_a_uri_and_key_value_pairs_mean_the_same() -> None:
 
 def test_without_a_string_the_variable_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BMDB_CONNINFO", "host=db1 user=ann")
-    assert conninfo.resolve(None) == {"host": "db1", "user": "ann"}
+    assert conninfo.resolve(None) == {"host": "db1", "user": "ann"} | VERIFIED
     assert conninfo.resolve("host=db2 user=ann")["host"] == "db2"
 
 
@@ -79,6 +81,36 @@ def test_the_old_variable_for_tls_is_honoured(monkeypatch: pytest.MonkeyPatch) -
     assert conninfo.resolve("user=ann sslmode=verify-ca")["sslmode"] == "verify-ca"
 
 
+@pytest.mark.parametrize(
+    "stated", ["host=localhost", "host=127.0.0.1", "host=/tmp", "", "host=db hostaddr=::1", "host=::1,localhost"]
+)
+def test_on_this_machine_nothing_is_added(stated: str) -> None:
+    assert "sslmode" not in conninfo.resolve(f"{stated} user=ann")
+
+
+@pytest.mark.parametrize("stated", ["host=db", "host=localhost,db", "hostaddr=192.0.2.1", "host=db sslmode=''"])
+def test_off_this_machine_the_server_is_verified(stated: str) -> None:
+    resolved = conninfo.resolve(f"{stated} user=ann")
+    assert resolved.items() >= VERIFIED.items()
+    assert conninfo.resolve(conninfo.compose(resolved)) == resolved
+
+
+@pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
+def test_what_is_said_of_encryption_counts(mode: str, monkeypatch: pytest.MonkeyPatch, bare_environment: Path) -> None:
+    assert conninfo.resolve(f"host=db sslmode={mode} user=ann")["sslmode"] == mode
+    monkeypatch.setenv("PGSSLMODE", mode)
+    resolved = conninfo.resolve("host=db user=ann")
+    assert (resolved["sslmode"], "sslrootcert" in resolved) == (mode, False)
+
+
+def test_the_authorities_of_the_user_come_before_the_system_s(bare_environment: Path) -> None:
+    assert conninfo.resolve("host=db user=ann sslrootcert=/ca.pem").items() >= {"sslrootcert": "/ca.pem"}.items()
+    (bare_environment / ".postgresql").mkdir()
+    (bare_environment / ".postgresql" / "root.crt").write_text("")
+    resolved = conninfo.resolve("host=db user=ann")
+    assert (resolved["sslmode"], "sslrootcert" in resolved) == ("verify-full", False)
+
+
 SERVICES = """
 # comment
 [other]
@@ -99,7 +131,9 @@ def test_a_service_comes_between_the_string_and_the_variables(
     monkeypatch.setenv("PGDATABASE", "envdb")
     monkeypatch.setenv("PGSERVICE", "fleet" if by == "variable" else "other")
     stated = "user=ann" if by == "variable" else "service=fleet user=ann"
-    assert conninfo.resolve(stated) == {"host": "svchost", "port": "6000", "user": "ann", "dbname": "envdb"}
+    assert conninfo.resolve(stated) == {
+        "host": "svchost", "port": "6000", "user": "ann", "dbname": "envdb", **VERIFIED,
+    }  # fmt: skip
 
 
 def test_a_service_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -179,7 +213,7 @@ def test_no_password_survives_redaction(password: str) -> None:
     assert conninfo.resolve(composed)["password"] == password
     redacted = conninfo.redact(composed)
     assert CANARY not in redacted
-    assert conninfo.resolve(redacted) == {"user": "ann", "password": "***", "host": "db1"}
+    assert conninfo.resolve(redacted) == {"user": "ann", "password": "***", "host": "db1"} | VERIFIED
 
 
 def test_embedded_servers_are_told_from_others() -> None:

@@ -58,20 +58,28 @@ def demo(
 def migrate(
     given: GivenConninfo = None,
     to: Annotated[int | None, typer.Option("--to", min=0, help="A version other than the latest.")] = None,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Make roles for owner, worker, operator and viewer, with what each needs.")
+    ] = False,
+    prefix: Annotated[str, typer.Option("--role-prefix", metavar="NAME", help="What their names begin with.")] = "bmdb",
     conninfo: Conninfo = None,
     as_json: Json = False,
 ) -> None:
     """Bring the schema up to date.
 
-    Can be run again at any time, and beside running workers.
+    Can be run again at any time, and beside running workers. With --roles, which needs a superuser, or CREATEROLE and
+    the tables, it is worth another run after each migration and for new tags; SECURITY.md says who may do what.
     """
     with opened(chosen(given, conninfo), migrated=False) as connection:
         before = connection.schema_version()
         after = connection.migrate(to)
+        made = connection._core.create_roles(prefix) if roles else []
     if as_json:
-        print_json({"version": after, "before": before})
+        print_json({"version": after, "before": before, **({"roles": made} if roles else {})})
     else:
         print(f"schema version {after}" + (", as before" if after == before else f" (it was {before})"))
+        if made:
+            print(f"roles {', '.join(made)}: GRANT one of them to each role that logs in")
 
 
 @app.command()

@@ -5,6 +5,7 @@
 //! be. Error messages name the keyword and what it may be, and never the value: a badly quoted password ends up
 //! in any of them.
 
+pub mod loopback;
 mod passfile;
 
 use std::collections::BTreeMap;
@@ -181,6 +182,7 @@ impl Config {
             )
         })?;
         let dbname = keywords.take("dbname").unwrap_or_else(|| user.clone());
+        let off_loopback = !loopback::only(keywords.peek("host"), keywords.peek("hostaddr"));
         let hosts = keywords.hosts(&user, &dbname)?;
         let fallback_name = keywords.take("fallback_application_name");
         let config = Self {
@@ -249,7 +251,7 @@ impl Config {
                     )?
                     .unwrap_or(ChannelBinding::Prefer)
             },
-            tls: keywords.tls()?,
+            tls: keywords.tls(off_loopback)?,
             pooler: None,
         };
         keywords.finish()?;
@@ -298,6 +300,10 @@ impl Keywords {
     /// The value, or none if it is absent or empty.
     fn take(&mut self, keyword: &str) -> Option<String> {
         self.0.remove(keyword).filter(|value| !value.is_empty())
+    }
+
+    fn peek(&self, keyword: &str) -> &str {
+        self.0.get(keyword).map_or("", String::as_str)
     }
 
     fn number<T: FromStr>(&mut self, keyword: &str) -> Result<Option<T>> {
@@ -414,7 +420,7 @@ impl Keywords {
         Ok(hosts)
     }
 
-    fn tls(&mut self) -> Result<TlsSettings> {
+    fn tls(&mut self, off_loopback: bool) -> Result<TlsSettings> {
         let root = self.take("sslrootcert");
         let system = root.as_deref() == Some("system");
         let mode = self.choice(
@@ -428,7 +434,8 @@ impl Keywords {
                 ("verify-full", SslMode::VerifyFull),
             ],
         )?;
-        let mode = mode.unwrap_or(if system {
+        // libpq prefers TLS and does without if told so, by whoever sits in between too.
+        let mode = mode.unwrap_or(if system || off_loopback {
             SslMode::VerifyFull
         } else {
             SslMode::Prefer

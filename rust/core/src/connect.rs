@@ -27,6 +27,9 @@ use stream::{Target, directory_of, open, socket_path, tune};
 /// How long a request to cancel may take, connecting included.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
+const DEFAULT_MODE: &str = " (sslmode=verify-full, as for every server off this machine unless sslmode says otherwise: give \
+     sslrootcert=FILE, or sslmode=prefer if you trust all that is in between)";
+
 /// An encrypted stream to a server.
 pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Stream>>::Stream;
 
@@ -329,7 +332,7 @@ impl Attempt<'_> {
                 established = again;
             }
         }
-        let mut established = established?;
+        let mut established = established.map_err(|failure| self.explain_default(failure))?;
         if let Some(reason) = misfit(&mut established, wish).await? {
             let Established {
                 client, connection, ..
@@ -340,6 +343,14 @@ impl Attempt<'_> {
             return Err(Failure::new(reason));
         }
         Ok(established)
+    }
+
+    /// Whoever said nothing about encryption has to be told why it is asked for.
+    fn explain_default(&self, mut failure: Failure) -> Failure {
+        if failure.over_encryption && self.config.tls.mode == SslMode::VerifyFull {
+            failure.text.push_str(DEFAULT_MODE);
+        }
+        failure
     }
 
     fn server_name(&self) -> String {

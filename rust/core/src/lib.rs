@@ -36,6 +36,7 @@ pub mod process;
 pub mod queries;
 pub mod reflect;
 pub mod retry;
+pub mod roles;
 pub mod session;
 pub mod settle;
 pub mod sqlstate;

@@ -1,7 +1,8 @@
 //! Encryption of connections, by rustls, under libpq's rules for `sslmode` and certificates.
 //!
 //! A root certificate makes every mode check the chain, as in libpq; `verify-full` also checks the name. Unlike
-//! libpq, a name must stand in the certificate's subjectAltName: the common name is not looked at.
+//! libpq, a name must stand in the certificate's subjectAltName: the common name is not looked at. Unlike libpq too,
+//! `verify-full` is what counts off this machine when no `sslmode` is given (`config/loopback.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -233,7 +234,8 @@ fn system_roots() -> Result<RootCertStore> {
     roots.add_parsable_certificates(loaded.certs);
     if roots.is_empty() {
         return Err(Error::Config(
-            "the system has no authorities' certificates: install them (ca-certificates), or give sslrootcert=FILE".to_owned(),
+            "the system has no authorities' certificates: install them (ca-certificates), or give sslrootcert=FILE; \
+             sslmode=verify-full is asked for off this machine unless sslmode says otherwise".to_owned(),
         ));
     }
     Ok(roots)

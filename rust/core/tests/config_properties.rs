@@ -169,6 +169,29 @@ fn what_is_not_given_has_libpq_s_defaults() {
 }
 
 #[test]
+fn off_this_machine_the_server_is_verified_unless_told_otherwise() {
+    let mode = |pairs: &[(&str, &str)]| config(pairs).expect("valid").tls.mode;
+    assert_eq!(mode(&[("host", "db.example")]), SslMode::VerifyFull);
+    assert_eq!(
+        mode(&[("host", "localhost,db.example")]),
+        SslMode::VerifyFull
+    );
+    assert_eq!(
+        mode(&[("host", "db.example"), ("sslmode", "")]),
+        SslMode::VerifyFull
+    );
+    assert_eq!(
+        mode(&[("host", "db.example"), ("sslmode", "prefer")]),
+        SslMode::Prefer
+    );
+    assert_eq!(mode(&[("host", "127.0.0.1")]), SslMode::Prefer);
+    assert_eq!(
+        mode(&[("host", "db.example"), ("hostaddr", "::1")]),
+        SslMode::Prefer
+    );
+}
+
+#[test]
 fn units_are_libpq_s() {
     let config = config(&[
         ("connect_timeout", "3"),

@@ -11,7 +11,7 @@ use bmdb_core::events::Level;
 use bmdb_core::transaction::Plan;
 use bmdb_core::value::Value;
 use bmdb_core::work::End;
-use bmdb_core::{migrate, reflect};
+use bmdb_core::{migrate, reflect, roles};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -135,6 +135,11 @@ impl Connection {
             async move { migrate::migrate(core.pool(), to, throwaway).await },
             into_object,
         )
+    }
+
+    /// Makes the roles of a fleet; their names: owner, worker, operator, viewer.
+    fn create_roles(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
+        drive::run(py, roles::create(self.core.pool(), prefix))
     }
 
     /// Raises MigrationError for a schema that this library is too old for.

@@ -57,6 +57,12 @@ fn fail_at(name: Option<String>) {
     bmdb_core::panics::arm(name);
 }
 
+/// Whether every server of these lists, as libpq's keywords have them, is reached without leaving this machine.
+#[pyfunction]
+fn only_loopback(host: &str, hostaddr: &str) -> bool {
+    bmdb_core::config::loopback::only(host, hostaddr)
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     backoff::register(module)?;
@@ -79,6 +85,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(process::check_process, module)?)?;
     module.add_function(wrap_pyfunction!(messenger::stop_completions, module)?)?;
     module.add_function(wrap_pyfunction!(fail_at, module)?)?;
+    module.add_function(wrap_pyfunction!(only_loopback, module)?)?;
     module.add_function(wrap_pyfunction!(latest_schema_version, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())

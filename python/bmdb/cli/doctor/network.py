@@ -69,7 +69,7 @@ def hosts(probe: Probe) -> Iterator[Finding]:
 
 def tls(probe: Probe) -> Iterator[Finding]:
     """Whether others can read along, or pretend to be the server."""
-    host, mode = probe.info.host, probe.keywords.get("sslmode", "prefer")
+    host, mode = probe.info.host, probe.keywords.get("sslmode") or "prefer"
     rows = probe.ask("doctor_tls")
     by = f" by {rows[0].version}, {rows[0].cipher}" if rows and rows[0].ssl else ""
     facts = {"encrypted": probe.encrypted, "sslmode": mode, "version": rows[0].version if rows else None}
