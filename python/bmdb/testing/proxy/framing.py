@@ -140,7 +140,7 @@ def error_response(
 def error_fields(message: Message) -> dict[str, str]:
     """The fields of an ErrorResponse or NoticeResponse by their letters ("C" is the SQLSTATE)."""
     parts = message.payload.rstrip(b"\0").split(b"\0")
-    return {part[:1].decode(): part[1:].decode("utf-8", "replace") for part in parts if part}
+    return {part[:1].decode("latin-1"): part[1:].decode("utf-8", "replace") for part in parts if part}
 
 
 def command_tag(message: Message) -> str:

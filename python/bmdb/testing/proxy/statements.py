@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from bmdb.testing.proxy.framing import Message
+from bmdb.testing.proxy.framing import FramingError, Message
 
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _SPACE = re.compile(r"\s+")
@@ -84,7 +84,10 @@ class BatchReader:
                 name, _, rest = message.payload.partition(b"\0")
                 self._statements[name] = _text(rest)
             case b"B":
-                portal, statement = message.payload.split(b"\0", 2)[:2]
+                portal, ended, rest = message.payload.partition(b"\0")
+                statement, ended_too, _ = rest.partition(b"\0")
+                if not (ended and ended_too):
+                    raise FramingError("a Bind message without the names of its portal and statement")
                 self._portals[portal] = self._statements.get(statement, "")
             case b"E":
                 portal = message.payload.partition(b"\0")[0]
