@@ -215,8 +215,8 @@ def build(directory: Path) -> bytes:
     maturin = Path(sys.executable).with_name("maturin")
     command = [maturin, "build", "--release", "--locked", "--out", directory / "wheel", "--interpreter", sys.executable]
     quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
-    # What others have written is compiled already.
-    target = {"CARGO_TARGET_DIR": str(ROOT / "target")}
+    # Apart from the checkout's own: cargo would take the one for the other.
+    target = {"CARGO_TARGET_DIR": str(ROOT / "target" / "mutants")}
     subprocess.run(command, cwd=directory, env={**os.environ, **quick, **target}, check=True)
     (wheel,) = (directory / "wheel").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
