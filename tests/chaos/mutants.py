@@ -224,11 +224,13 @@ def build(directory: Path) -> bytes:
 
 
 def catcher(done: subprocess.CompletedProcess[str]) -> str | None:
-    """The test that noticed, if one has."""
+    """The test that noticed, if one has. Raises RuntimeError when a test could not even begin, which says nothing."""
     if not failed(done):
         return None
-    found = re.search(r"^(?:FAILED|ERROR) \S*::(\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else "pytest"
+    found = re.search(r"^FAILED \S*::(\S+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"no test ran to a failure:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return found[1]
 
 
 def outcomes(chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, str | None, float]]:
