@@ -27,7 +27,7 @@ RIGHTS: dict[str, dict[str, str]] = {
         "process_watch": "DELETE INSERT UPDATE",
         "processes": "INSERT UPDATE",
         "sessions": "DELETE INSERT UPDATE",
-        "transaction_key": "DELETE INSERT",
+        "transaction_key": "DELETE INSERT UPDATE",
         "work": "DELETE INSERT UPDATE",
         "work_attention": "DELETE INSERT UPDATE",
         "work_backoff": "DELETE INSERT UPDATE",

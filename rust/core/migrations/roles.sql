@@ -95,7 +95,7 @@ BEGIN
     EXECUTE format('GRANT INSERT, DELETE ON process_exclusion TO %I', worker);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON sessions, work, work_attention, work_backoff, work_loss, process_watch, process_eligibility TO %I', worker);
     IF to_regclass('transaction_key') IS NOT NULL THEN
-        EXECUTE format('GRANT INSERT, DELETE ON transaction_key TO %I', worker);
+        EXECUTE format('GRANT INSERT, UPDATE, DELETE ON transaction_key TO %I', worker);
     END IF;
     -- Operators keep workers off, and take away what keeps workers off; they lease nothing and end no session.
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON work_hold TO %I', operator);
