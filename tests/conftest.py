@@ -19,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 import bmdb
 from tests import pgbouncer
+from tests.cockroachdb import rows
 from tests.database import EmbeddedServer, Server, open_server, theirs
 from tests.processes import Spawn, spawning
 from tests.proxy import Proxy
@@ -37,7 +38,8 @@ MakeRole = Callable[..., str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs the server itself, where the suite is led through a pooler."""
+    """Skips what needs the server itself, where a pooler leads the suite, and what cannot hold on CockroachDB."""
+    skip_what_cannot_hold(items)
     if pgbouncer.mode_of_the_run() is None:
         return
     for item in items:
@@ -55,6 +57,17 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         if refusal is not None:
             pytest.skip(f"not for a {os.environ['BMDB_TEST_ROLE']}: {refusal}")
         raise
+
+
+def skip_what_cannot_hold(items: list[pytest.Item]) -> None:
+    """On a CockroachDB named by BMDB_TEST_CONNINFO, what cannot hold there is skipped with the reason."""
+    conninfo = os.environ.get("BMDB_TEST_CONNINFO")
+    if not conninfo or not Server(conninfo).is_cockroachdb:
+        return
+    for item in items:
+        why = rows.reason(item.nodeid, tuple(getattr(item, "fixturenames", ())))
+        if why is not None:
+            item.add_marker(pytest.mark.skip(reason=f"CockroachDB: {why}"))
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -9,6 +9,7 @@ BMDB_TEST_ROLE=worker the tests' databases are reached as that role of bmdb's, a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import re
@@ -126,6 +127,12 @@ class Server:
             parameters = {"host": str(self.socket_directory), "hostaddr": "", **parameters}
         return make_conninfo(self._conninfo, dbname=database, **parameters)
 
+    @functools.cached_property
+    def is_cockroachdb(self) -> bool:
+        """Whether it is no PostgreSQL but CockroachDB, asked of the server."""
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            return connection.info.parameter_status("crdb_version") is not None
+
     @property
     def address(self) -> tuple[str, int]:
         """Host (or socket directory) and port."""
@@ -140,8 +147,12 @@ class Server:
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make a database, as a copy of `template` if given; its connection string."""
-        if template is None:
+        if template is None or self.is_cockroachdb:
             self._execute("CREATE DATABASE {name}", name=name)
+            if template is not None:
+                # There are no templates.
+                with bmdb.connect(self.dsn(name), component="tests", migrate=True):
+                    pass
         else:
             statement = f"CREATE DATABASE {{name}} TEMPLATE {{template}} {self._copying}"
             self._execute(statement, name=name, template=template)
@@ -149,12 +160,18 @@ class Server:
 
     def drop_database(self, name: str) -> None:
         """Drop a database if it exists, ending whatever is connected to it."""
+        if self.is_cockroachdb:
+            self._execute("DROP DATABASE IF EXISTS {name} CASCADE", name=name)
+            return
         self._execute("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
 
     @contextlib.contextmanager
     def template(self) -> Iterator[str]:
         """Name of a database with bmdb's newest schema; nobody can connect to it, so it can always be copied."""
         name = f"bmdb_template_{uuid.uuid4().hex}"
+        if self.is_cockroachdb:
+            yield name
+            return
         dsn = self.create_database(name)
         try:
             with bmdb.connect(dsn, component="tests", migrate=True) as connection:

@@ -17,7 +17,7 @@ CORE = ROOT / "rust" / "core"
 
 PURE = ("backoff", "eligibility", "hold", "lease", "pace", "retry", "sqlstate", "tag", "value")
 # What the pure modules may name of the crate: each other, texts of statements, and the error that all answer with.
-KNOWN_TO_PURE = {*PURE, "error", "queries"}
+KNOWN_TO_PURE = {*PURE, "dialect", "error", "queries"}
 IMPURE = re.compile(
     r"\b(?:tokio\w*|rustls\w*|rustix|fastrand)::"
     r"|\bstd::(?:env|fs|process|thread)\b"
@@ -111,8 +111,10 @@ def upward_arrows(core: Path) -> list[str]:
 
 
 def unnamed_queries(core: Path) -> list[str]:
-    """The statement files that queries.rs does not name, as folder and file next to each other."""
+    """The statement files that queries.rs and its cockroachdb.rs do not name, as folder and file next to each other."""
     named = set(re.findall(r'"(\w+)",\s*"(\w+)"', code_of((core / "src/queries.rs").read_text())))
+    variants = re.findall(r'"(\w+)/(\w+)"', code_of((CORE / "src/queries/cockroachdb.rs").read_text()))
+    named.update((folder, f"{file}.cockroachdb") for folder, file in variants)
     return [
         str(path.relative_to(core))
         for path in sorted((core / "queries").rglob("*.sql"))

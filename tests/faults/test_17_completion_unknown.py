@@ -2,7 +2,7 @@
 
 Promised: as for a lost answer.
 
-The last test plays CockroachDB's protocol on PostgreSQL, by a banner that says so: there the commit is a RELEASE.
+The last test runs on the stand-in for CockroachDB, whose commit is a RELEASE.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 import bmdb
+from tests.cockroachdb.stand_in import StandIn
+from tests.database import Server
 from tests.faults.conftest import Connect
 from tests.proxy import Proxy
 
@@ -72,17 +74,18 @@ def test_work_and_finish_settle_it(
 
 @pytest.mark.parametrize("sqlstate", [UNKNOWN, "XX000", "53100"])
 def test_on_release_it_is_ambiguous_and_the_callback_is_not_run_again(
-    proxy: Proxy, database: str, sql: psycopg.Connection[Any], writes: str, sqlstate: str, connect: Connect
+    server: Server, empty_database: str, sqlstate: str, connect: Connect
 ) -> None:
     """Whatever RELEASE fails with, a conflict excepted: an error says that nothing is committed only on PostgreSQL."""
-    sql.execute("CREATE FUNCTION public.version() RETURNS text RETURN 'CockroachDB CCL v99 (played)'")
-    disguised = proxy.conninfo(database, options="-c search_path=public,pg_catalog")
     runs: list[int] = []
 
     def write(q: bmdb.Queries) -> None:
-        runs.append(q.execute("INSERT INTO writes VALUES ('x')"))
+        runs.append(q.execute("INSERT INTO machines DEFAULT VALUES"))
 
-    with connect(disguised, component="roach") as connection:
+    with (
+        Proxy(*server.address, interpreter=StandIn()) as proxy,
+        connect(proxy.conninfo(empty_database), component="roach", migrate=True) as connection,
+    ):
         session = connection.start_session(interval=120)
         session.transact(write)
         assert proxy.count("RELEASE SAVEPOINT cockroach_restart") >= 1

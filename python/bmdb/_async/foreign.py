@@ -151,8 +151,9 @@ class AsyncForeignTransaction:
         try:
             await carrier.acquire()
             if self._owner is not None:
-                identity = await carrier.identity()
+                # First, since CockroachDB has no such thing, and this says so.
                 ours = self._owner.known_database or await self._owner.database_async()
+                identity = await carrier.identity()
                 check_same(ours, identity.database)
             await carrier.begin(self._core.isolation)
             if self._savepoint:

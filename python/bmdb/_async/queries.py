@@ -7,6 +7,7 @@ from uuid import UUID
 
 from bmdb._async.stepped import AsyncStatements
 from bmdb._core import Row
+from bmdb.errors import DatabaseError
 from bmdb.identity import Unique
 from bmdb.model import (
     ActiveWork,
@@ -106,6 +107,13 @@ class AsyncQueries(Unique):
         machine and `work_session_fkey` for an unknown session. Writes no history.
         """
         rows = await self._core.call_async("work_start", (machine, session_id, process))
+        if not rows:
+            # CockroachDB, where no trigger says so.
+            raise DatabaseError(
+                f'machine {machine} is being worked on under a process that excludes "{process}"',
+                "23P01",
+                constraint="work_exclusion",
+            )
         token: int = rows[0][0]
         return token
 

@@ -129,8 +129,9 @@ class ForeignTransaction:
         try:
             carrier.acquire()
             if self._owner is not None:
-                identity = carrier.identity()
+                # First, since CockroachDB has no such thing, and this says so.
                 ours = self._owner.known_database or self._owner.database()
+                identity = carrier.identity()
                 check_same(ours, identity.database)
             carrier.begin(self._core.isolation)
             if self._savepoint:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from bmdb._core import Row
 from bmdb._sync.stepped import Statements
+from bmdb.errors import DatabaseError
 from bmdb.identity import Unique
 from bmdb.model import (
     ActiveWork,
@@ -107,6 +108,13 @@ class Queries(Unique):
         machine and `work_session_fkey` for an unknown session. Writes no history.
         """
         rows = self._core.call("work_start", (machine, session_id, process))
+        if not rows:
+            # CockroachDB, where no trigger says so.
+            raise DatabaseError(
+                f'machine {machine} is being worked on under a process that excludes "{process}"',
+                "23P01",
+                constraint="work_exclusion",
+            )
         token: int = rows[0][0]
         return token
 

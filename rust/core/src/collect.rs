@@ -155,7 +155,7 @@ async fn forget_keys(pool: &Arc<Pool>) -> Result<()> {
 }
 
 async fn collect_batch(pool: &Arc<Pool>) -> Result<(i64, Collected)> {
-    let mut tx = Transaction::new(pool.clone(), own_plan());
+    let mut tx = Transaction::new(pool.clone(), own_plan()).urgent();
     loop {
         tx.begin().await?;
         let outcome = collect_within(&mut tx, pool.dialect()).await;
@@ -193,11 +193,15 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
         return Ok((0, collected));
     }
     let array = |ids: &[Uuid]| Param::Array(ids.iter().copied().map(uuid).collect());
-    let busy: HashSet<Uuid> = ids(tx
-        .query(queries::COLLECT_BUSY.sql, &[array(&expired)])
-        .await?)
-    .into_iter()
-    .collect();
+    let busy: HashSet<Uuid> = match dialect {
+        Dialect::PostgreSql => ids(tx
+            .query(queries::COLLECT_BUSY.sql, &[array(&expired)])
+            .await?)
+        .into_iter()
+        .collect(),
+        // There it has priority over whoever ends a lease of such a session.
+        Dialect::CockroachDb => HashSet::new(),
+    };
     let free: Vec<Uuid> = expired
         .into_iter()
         .filter(|id| !busy.contains(id))
@@ -209,6 +213,10 @@ async fn collect_within(tx: &mut Transaction, dialect: Dialect) -> Result<(i64, 
     let row = rows
         .first()
         .ok_or_else(|| Error::ConnectionFailed("collection returned no row".to_owned()))?;
+    if dialect == Dialect::CockroachDb {
+        tx.query(queries::SESSION_DELETE.sql, &[array(&free)])
+            .await?;
+    }
     collected.quarantined = follow_up(tx, &rows).await?;
     let count = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
     collected.sessions = count("sessions");

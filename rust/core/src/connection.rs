@@ -11,7 +11,7 @@ use crate::batch::lanes::Lanes;
 use crate::clock::Clock;
 use crate::collect::{self, Collected, own_plan};
 use crate::config::Config;
-use crate::dialect::{Access, Isolation};
+use crate::dialect::{Access, Dialect, Isolation};
 use crate::drive::Drive;
 use crate::error::{Error, Result, TransactionId};
 use crate::events::{Events, Level};
@@ -92,6 +92,9 @@ struct ConnectionSettings {
     isolation: Isolation,
     max_retries: u32,
 }
+
+/// Deadlines are written and read by clocks that may differ by 500 ms, and a fifth of the interval is what a holder gives up before.
+const SHORTEST_ON_COCKROACHDB: Duration = Duration::from_secs(3);
 
 impl Connection {
     /// Connects once, so that what is wrong is told here, and looks at the schema.
@@ -226,6 +229,13 @@ impl Connection {
             self.events.clone(),
             self.metrics.processor(processor),
         );
+        if self.pool.dialect() == Dialect::CockroachDb && interval < SHORTEST_ON_COCKROACHDB {
+            self.events.tell(Level::Warning, "session", format!(
+                "an interval of {} s is shorter than five times the difference that CockroachDB allows its nodes' clocks by default \
+                 (500 ms): a session may be collected a moment before its holder knows; what it writes is refused all the same",
+                interval.as_secs()
+            ));
+        }
         let mut heartbeat = lock(&self.heartbeat);
         if self.closed() {
             // Nobody would ever end it; it expires by itself.
@@ -463,6 +473,10 @@ async fn end_within(tx: &mut Transaction, session: &SessionState) -> Result<()> 
     let component = Param::Text(session.component().to_owned());
     tx.query(queries::SESSION_END.sql, &[uuid(session.id()), component])
         .await?;
+    if tx.dialect() == Dialect::CockroachDb {
+        let ids = Param::Array(vec![uuid(session.id())]);
+        tx.query(queries::SESSION_DELETE.sql, &[ids]).await?;
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! What differs between the servers, asked of the server itself.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::retry::Protocol;
 
@@ -98,6 +100,67 @@ impl Dialect {
         }
     }
 
+    /// Refuses a server that lacks what every claim needs: CockroachDB has SKIP LOCKED from 22.2 on.
+    pub fn check_version(self, banner: &str) -> Result<()> {
+        if self == Dialect::PostgreSql {
+            return Ok(());
+        }
+        let version = banner
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix('v')?.split_once('.'));
+        let number = |text: &str| {
+            let end = text.find(|c: char| !c.is_ascii_digit());
+            text[..end.unwrap_or(text.len())].parse::<u32>().ok()
+        };
+        match version.map(|(year, rest)| (number(year), number(rest))) {
+            Some((Some(year), release)) if (year, release.unwrap_or(0)) < OLDEST_COCKROACHDB => {
+                Err(Error::Config(format!(
+                    "CockroachDB {}.{} or a later one is needed, for its SKIP LOCKED; this is {banner}",
+                    OLDEST_COCKROACHDB.0, OLDEST_COCKROACHDB.1
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Settings of a connection as this server is to have them: CockroachDB is always SERIALIZABLE here, although newer ones have
+    /// READ COMMITTED too, because leases rest on it where PostgreSQL has its locks. What steers PostgreSQL's planner it does not know.
+    #[must_use]
+    pub fn settings(self, settings: &str) -> Cow<'_, str> {
+        match self {
+            Dialect::PostgreSql => Cow::Borrowed(settings),
+            Dialect::CockroachDb => {
+                let known = |setting: &&str| {
+                    let name = setting.trim().strip_prefix("SET ").unwrap_or_default();
+                    KNOWN_SETTINGS.iter().any(|known| name.starts_with(known))
+                };
+                let kept: Vec<&str> = settings.split(';').filter(known).collect();
+                Cow::Owned(kept.join(";").replace("'read committed'", "'serializable'"))
+            }
+        }
+    }
+
+    /// Opens a transaction that is sent whole, in one trip.
+    #[must_use]
+    pub fn begin_whole(self) -> &'static str {
+        match self {
+            Dialect::PostgreSql => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Dialect::CockroachDb => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+        }
+    }
+
+    /// Opens a transaction of our own that goes before everybody else's where it can: on CockroachDB "a transaction with a higher
+    /// priority" ends one that is in its way. On PostgreSQL nothing is in collection's way, as it passes over what is locked.
+    #[must_use]
+    pub fn begin_urgent(self, isolation: Isolation, access: Access) -> &'static str {
+        match self {
+            Dialect::PostgreSql => self.begin(isolation, access),
+            Dialect::CockroachDb => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE PRIORITY HIGH; SAVEPOINT cockroach_restart"
+            }
+        }
+    }
+
     /// How a transaction is run again.
     #[must_use]
     pub fn protocol(self) -> Protocol {
@@ -132,9 +195,11 @@ impl Dialect {
             }
             (Dialect::CockroachDb, Access::ReadOnly { weak: false }, _)
             | (Dialect::CockroachDb, _, Isolation::ReadOnly) => {
-                "BEGIN READ ONLY; SAVEPOINT cockroach_restart"
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY; SAVEPOINT cockroach_restart"
             }
-            (Dialect::CockroachDb, Access::ReadWrite, _) => "BEGIN; SAVEPOINT cockroach_restart",
+            (Dialect::CockroachDb, Access::ReadWrite, _) => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; SAVEPOINT cockroach_restart"
+            }
         }
     }
 
@@ -157,6 +222,17 @@ impl Dialect {
         }
     }
 }
+
+/// The settings of ours that CockroachDB has too.
+const KNOWN_SETTINGS: &[&str] = &[
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "lock_timeout",
+    "statement_timeout",
+];
+
+/// The oldest CockroachDB that will do: year and release.
+const OLDEST_COCKROACHDB: (u32, u32) = (22, 2);
 
 /// The SQL that makes the restart savepoint.
 pub const SAVEPOINT: &str = "SAVEPOINT cockroach_restart";
@@ -366,11 +442,40 @@ mod tests {
         );
         assert_eq!(
             begin(Dialect::CockroachDb, strict),
-            "BEGIN READ ONLY; SAVEPOINT cockroach_restart"
+            "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY; SAVEPOINT cockroach_restart"
         );
         assert_eq!(
             begin(Dialect::CockroachDb, Access::ReadWrite),
-            "BEGIN; SAVEPOINT cockroach_restart"
+            "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; SAVEPOINT cockroach_restart"
+        );
+    }
+
+    #[test]
+    fn a_server_without_skip_locked_is_refused() {
+        let refused = |banner: &str| Dialect::from_version(banner).check_version(banner).is_err();
+        for old in [
+            "CockroachDB CCL v22.1.9 (x86_64-pc-linux-gnu, built 2022/10/06)",
+            "CockroachDB CCL v21.2.17",
+        ] {
+            assert!(refused(old), "{old}");
+        }
+        for good in [
+            "CockroachDB CCL v22.2.0 (x86_64-pc-linux-gnu, built 2022/12/05)",
+            "CockroachDB CCL v25.4.0-beta.1",
+            "CockroachDB OSS unknown",
+            "PostgreSQL 15.18",
+        ] {
+            assert!(!refused(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn settings_are_never_weaker_than_serializable_on_cockroachdb() {
+        let weak = "SET default_transaction_isolation = 'read committed'; SET jit = off; SET lock_timeout = '1s'";
+        assert_eq!(Dialect::PostgreSql.settings(weak), weak);
+        assert_eq!(
+            Dialect::CockroachDb.settings(weak),
+            "SET default_transaction_isolation = 'serializable'; SET lock_timeout = '1s'"
         );
     }
 

@@ -8,6 +8,7 @@ pub mod questions;
 
 use std::fmt::Write;
 
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::queries;
 use crate::tag::{Tag, find, quoted};
@@ -114,7 +115,7 @@ impl Eligibility {
     }
 
     /// Writes the statements. Fails for a tag that the database does not have.
-    pub fn compile(&self, tags: &[Tag]) -> Result<Compiled> {
+    pub fn compile(&self, dialect: Dialect, tags: &[Tag]) -> Result<Compiled> {
         self.check()?;
         let given = self.params.len();
         let windowed = self.sql.is_none() && self.order.is_none();
@@ -161,9 +162,9 @@ impl Eligibility {
                 .replace("/*attended*/ true", &attended)
         };
         Ok(Compiled {
-            claim: fill(queries::CLAIM_SCAN.sql),
+            claim: fill(queries::CLAIM_SCAN.text(dialect)?),
             attend: fill(queries::CLAIM_ATTEND.sql),
-            verify: fill(queries::CLAIM_VERIFY.sql),
+            verify: fill(queries::CLAIM_VERIFY.text(dialect)?),
             window_end: queries::CLAIM_WINDOW_END
                 .sql
                 .replace("/*anchor*/ machines", &quoted(&anchor)),
@@ -449,7 +450,7 @@ mod tests {
     #[test]
     fn our_parameters_come_after_the_users() {
         assert_eq!(renumbered("a = $1 AND b = $12", 2), "a = $3 AND b = $14");
-        let compiled = eligibility().compile(&tags()).unwrap();
+        let compiled = eligibility().compile(Dialect::PostgreSql, &tags()).unwrap();
         assert!(compiled.claim.contains("machine_provided.provider = $1 --"));
         assert!(
             compiled.claim.contains("machine_id > $5"),
@@ -465,7 +466,10 @@ mod tests {
     fn an_unknown_tag_is_told_with_those_that_are_known() {
         let mut wanted = eligibility();
         wanted.lacking.push("agent_stared".to_owned());
-        let told = wanted.compile(&tags()).unwrap_err().to_string();
+        let told = wanted
+            .compile(Dialect::PostgreSql, &tags())
+            .unwrap_err()
+            .to_string();
         assert!(
             told.contains("agent_stared") && told.contains("provided, agent_started"),
             "{told}"

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dialect::{Dialect, Isolation};
+use crate::dialect::Isolation;
 use crate::error::{Error, Result, TransactionId};
 use crate::metrics::Outcome;
 use crate::pool::Pool;
@@ -158,11 +158,7 @@ impl Foreign {
     /// The statement that has to follow BEGIN at once, and its parameters. Its first column is the transaction's id.
     #[must_use]
     pub fn opening(&self) -> Option<(Arc<str>, Vec<Param>)> {
-        let dialect = self
-            .pool
-            .as_ref()
-            .map_or(Dialect::PostgreSql, |pool| pool.dialect());
-        self.plan.opening_statement(dialect)
+        self.plan.opening_statement()
     }
 
     /// That statement found its row: this is the transaction's id. Refused when it is not `fresh`: its name was used before.

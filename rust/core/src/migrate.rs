@@ -7,6 +7,7 @@ use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::pool::{Conn, Pool};
 use crate::queries;
+use crate::retry::Failure;
 use crate::sqlstate;
 use crate::value::Param;
 
@@ -15,6 +16,8 @@ struct Migration {
     name: &'static str,
     up: &'static str,
     down: &'static str,
+    /// The way up on CockroachDB: statements that can each be done again.
+    cockroachdb: &'static str,
 }
 
 macro_rules! migration {
@@ -24,6 +27,7 @@ macro_rules! migration {
             name: $name,
             up: include_str!(concat!("../migrations/", $name, ".up.sql")),
             down: include_str!(concat!("../migrations/", $name, ".down.sql")),
+            cockroachdb: include_str!(concat!("../migrations/cockroachdb/", $name, ".up.sql")),
         }
     };
 }
@@ -104,6 +108,9 @@ pub async fn migrate(pool: &Arc<Pool>, to: Option<i64>, throwaway: bool) -> Resu
     if now == to || (now > to && to == latest()) {
         return Ok(now);
     }
+    if pool.dialect() == Dialect::CockroachDb {
+        return cockroachdb(pool, to).await;
+    }
     loop {
         let mut checkout = pool.checkout().await?;
         let conn = checkout.conn();
@@ -124,13 +131,70 @@ pub async fn migrate(pool: &Arc<Pool>, to: Option<i64>, throwaway: bool) -> Resu
     }
 }
 
+/// CockroachDB changes schemas statement by statement, each as a job of its own, and "does not support schema changes within explicit
+/// transactions with full atomicity guarantees". So each statement is sent alone, and none minds being sent again: a migration that
+/// was interrupted, or that two do at once, is gone on with.
+async fn cockroachdb(pool: &Arc<Pool>, to: i64) -> Result<i64> {
+    let mut checkout = pool.checkout().await?;
+    let conn = checkout.conn();
+    conn.batch(queries::SCHEMA_CREATE.sql, Some(LIMIT))
+        .await
+        .map_err(cannot_create)?;
+    let now = version_on(conn).await?;
+    if now > to {
+        return Err(Error::Migration(format!(
+            "going down from version {now} to {to} would drop data, and is not done on CockroachDB"
+        )));
+    }
+    for next in MIGRATIONS
+        .iter()
+        .filter(|next| (now + 1..=to).contains(&next.version))
+    {
+        for statement in statements(next.cockroachdb) {
+            alone(conn, statement).await.map_err(|error| {
+                Error::Migration(format!(
+                    "migration {} stopped ({error}): what it has done so far stays, and doing it again goes on from there",
+                    next.name
+                ))
+            })?;
+        }
+        let params = [Param::Int(next.version), Param::Text(next.name.to_owned())];
+        conn.query(queries::SCHEMA_NOTE.sql, &params).await?;
+    }
+    Ok(now.max(to))
+}
+
+/// One statement, again after a conflict with somebody who migrates too.
+async fn alone(conn: &mut Conn, statement: &str) -> Result<()> {
+    let mut left = 10;
+    loop {
+        match conn.batch(statement, Some(LIMIT)).await {
+            Err(error) if error.failure() == Failure::Retryable && left > 0 => left -= 1,
+            done => return done,
+        }
+    }
+}
+
+/// The statements of a text, in which a semicolon ends a line or is in a comment.
+fn statements(text: &str) -> impl Iterator<Item = &str> {
+    let has_code = |part: &&str| {
+        part.lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("--"))
+    };
+    text.split(";\n").map(str::trim).filter(has_code)
+}
+
+fn cannot_create(error: Error) -> Error {
+    Error::Migration(format!(
+        "cannot create tables here ({error}): migrate once as a role that may, in a schema that exists"
+    ))
+}
+
 /// One migration towards `to`, within a transaction that the caller ends.
 async fn step(conn: &mut Conn, to: i64, throwaway: bool) -> Result<i64> {
     conn.batch("BEGIN", Some(LIMIT)).await?;
-    if conn.server().dialect == Dialect::PostgreSql {
-        // One migrator at a time; CREATE TABLE IF NOT EXISTS alone races.
-        conn.batch(queries::SCHEMA_LOCK.sql, Some(LIMIT)).await?;
-    }
+    // One migrator at a time; CREATE TABLE IF NOT EXISTS alone races.
+    conn.batch(queries::SCHEMA_LOCK.sql, Some(LIMIT)).await?;
     let encoding = conn.query(queries::SERVER_ENCODING.sql, &[]).await?;
     if let Some(row) = encoding.first() {
         let encoding: String = row.get(0);
@@ -143,11 +207,7 @@ async fn step(conn: &mut Conn, to: i64, throwaway: bool) -> Result<i64> {
     }
     conn.batch(queries::SCHEMA_CREATE.sql, Some(LIMIT))
         .await
-        .map_err(|error| {
-            Error::Migration(format!(
-                "cannot create tables here ({error}): migrate once as a role that may, in a schema that exists"
-            ))
-        })?;
+        .map_err(cannot_create)?;
     let now = version_on(conn).await?;
     check_not_too_new(now)?;
     if now < to {

@@ -2,6 +2,7 @@
 
 mod conn;
 mod recognition;
+mod spoken;
 mod unnamed;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,7 +190,8 @@ impl Pool {
                 let opening = Box::pin(Conn::open(&self.config, &self.drive, limit));
                 let mut conn = opening.await?;
                 if let Some(settings) = self.settings {
-                    conn.set(settings).await?;
+                    let settings = conn.server().dialect.settings(settings);
+                    conn.set(&settings).await?;
                 }
                 if self.server.get().is_none() {
                     // The first of all: what is wrong with the way there is told at once.

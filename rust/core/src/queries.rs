@@ -1,10 +1,16 @@
 //! Every statement of our own, by name.
 //!
 //! One statement a file: `queries/session/poke.sql` is [`SESSION_POKE`], named `session_poke`. The texts are written for
-//! PostgreSQL and keep to what CockroachDB understands too, unless a comment in the file says otherwise.
+//! PostgreSQL. Where CockroachDB wants another one it stands beside it, as `queries/work/claim.cockroachdb.sql`, and
+//! [`cockroachdb`] says which these are, and which statements cannot be had there.
+
+pub mod cockroachdb;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use crate::dialect::Dialect;
+use crate::error::Result;
 
 /// What a statement answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +32,16 @@ pub struct Query {
     pub sql: &'static str,
     /// What it answers with.
     pub rows: Rows,
+}
+
+impl Query {
+    /// The text as this server understands it; an error where it has nothing of the kind.
+    pub fn text(&'static self, dialect: Dialect) -> Result<&'static str> {
+        match dialect {
+            Dialect::PostgreSql => Ok(self.sql),
+            Dialect::CockroachDb => cockroachdb::text(self),
+        }
+    }
 }
 
 /// Declares a static for each file under `queries/`, and [`ALL`].
@@ -135,11 +151,10 @@ queries! {
     SESSION_BLOCKER = "session", "blocker", One;
     SESSION_BY_ID = "session", "by_id", One;
     SESSION_CHECK = "session", "check", One;
+    SESSION_DELETE = "session", "delete", None;
     SESSION_END = "session", "end", One;
     SESSION_FENCE = "session", "fence", One;
     SESSION_FENCE_KEYED = "session", "fence_keyed", One;
-    SESSION_FENCE_KEYED_PLAIN = "session", "fence_keyed_plain", One;
-    SESSION_FENCE_PLAIN = "session", "fence_plain", One;
     SESSION_LIST = "session", "list", Many;
     SESSION_LIVE = "session", "live", Many;
     SESSION_LOCK = "session", "lock", One;
@@ -231,10 +246,16 @@ mod tests {
     fn files() -> BTreeSet<String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("queries");
         let mut names = BTreeSet::new();
-        for folder in fs::read_dir(root).unwrap().map(Result::unwrap) {
-            for file in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        for folder in fs::read_dir(root).unwrap().map(std::result::Result::unwrap) {
+            for file in fs::read_dir(folder.path())
+                .unwrap()
+                .map(std::result::Result::unwrap)
+            {
                 let path = file.path();
                 assert_eq!(path.extension().unwrap(), "sql", "{path:?} is no statement");
+                if path.to_str().unwrap().ends_with(".cockroachdb.sql") {
+                    continue;
+                }
                 names.insert(format!(
                     "{}_{}",
                     folder.file_name().to_str().unwrap(),

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
+use crate::queries::cockroachdb::spoken;
 use crate::value::Param;
 
 /// A tag: a table `machine_<name>` whose primary key is `machine_id`, referencing `machines`.
@@ -109,7 +111,17 @@ pub fn shape_key(template: &str, changes: &[Change]) -> String {
 
 /// Writes changes into the text of an end, which has marks for the parameters' `types`, their `names`, what `ended` hands on
 /// (`columns`) and the parts that make the `changes`; `given` is the number of parameters that it has already.
-pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> Result<Shape> {
+pub fn shape(
+    dialect: Dialect,
+    template: &str,
+    given: usize,
+    tags: &[Tag],
+    changes: &[Change],
+) -> Result<Shape> {
+    let template = match dialect {
+        Dialect::PostgreSql => template,
+        Dialect::CockroachDb => spoken(template)?,
+    };
     let [mut types, mut names, mut columns, mut parts]: [String; 4] = Default::default();
     let (mut count, mut single) = (0, false);
     // In one order, so that ends that touch the same tags do not deadlock.
@@ -163,7 +175,7 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                 let _ = write!(
                     parts,
                     ", cleared_{number} AS (DELETE FROM {table} AS t WHERE t.machine_id = {THESE} \
-                     AND EXISTS (SELECT 1 FROM ended WHERE ended.machine_id = t.machine_id OFFSET 0))"
+                     AND EXISTS (SELECT 1 FROM ended WHERE ended.machine_id = t.machine_id OFFSET 0) RETURNING 1)"
                 );
             }
             Change::Set { values, .. } => {
@@ -186,7 +198,16 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                 // all of them are named, a tag that is there is updated, and only one that is not is inserted.
                 let named = |required| values.iter().any(|(column, _)| column == required);
                 let partial = !tag.required.iter().all(named) && !change.is_empty();
-                let absent = if partial {
+                let absent = if partial && dialect == Dialect::CockroachDb {
+                    // There no statement changes a table twice: what is not named is taken from the row that is there. Nobody can
+                    // delete it meanwhile without a conflict.
+                    for required in tag.required.iter().filter(|required| !named(required)) {
+                        let column = quoted(required);
+                        let _ = write!(into, ", {column}");
+                        let _ = write!(from, ", kept.{column}");
+                    }
+                    format!("LEFT JOIN {table} AS kept ON kept.machine_id = ended.machine_id ")
+                } else if partial {
                     let _ = write!(
                         parts,
                         ", changed_{number} AS (UPDATE {table} AS t SET {change} FROM ended \
@@ -205,7 +226,7 @@ pub fn shape(template: &str, given: usize, tags: &[Tag], changes: &[Change]) -> 
                      SELECT ended.machine_id{from} FROM ended {absent}ORDER BY ended.machine_id \
                      ON CONFLICT (machine_id) DO {action} RETURNING machine_id)"
                 );
-                if partial {
+                if partial && dialect == Dialect::PostgreSql {
                     // A tag that was there for the snapshot, and whose deletion was committed while the update waited for it, is
                     // neither updated nor inserted: all of it has to be done again.
                     let _ = write!(
@@ -314,7 +335,14 @@ mod tests {
         let clear = Change::Clear {
             tag: "bare".to_owned(),
         };
-        let shape = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["a"]), clear]).unwrap();
+        let shape = shape(
+            Dialect::PostgreSql,
+            TEMPLATE,
+            1,
+            &tags(),
+            &[set("odd\"one", &["a"]), clear],
+        )
+        .unwrap();
         assert!(
             shape.sql.contains("unnest($1::uuid[], $2::integer[])"),
             "{}",
@@ -331,7 +359,14 @@ mod tests {
 
     #[test]
     fn a_column_of_arrays_goes_alone() {
-        let shape = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["list", "a"])]).unwrap();
+        let shape = shape(
+            Dialect::PostgreSql,
+            TEMPLATE,
+            1,
+            &tags(),
+            &[set("odd\"one", &["list", "a"])],
+        )
+        .unwrap();
         assert!(shape.single);
         assert!(
             shape.sql.contains("(VALUES (($1::uuid[])[1], $2::text[], $3::integer, 1::bigint)) AS u (machine_id, v1, v2, position)"),
@@ -342,25 +377,46 @@ mod tests {
 
     #[test]
     fn a_tag_that_is_there_needs_no_values_for_columns_that_are_not_named() {
-        let some = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["a"])]).unwrap();
+        let some = shape(
+            Dialect::PostgreSql,
+            TEMPLATE,
+            1,
+            &tags(),
+            &[set("odd\"one", &["a"])],
+        )
+        .unwrap();
         assert!(
             some.sql
                 .contains("UPDATE \"machine_odd\"\"one\" AS t SET \"a\" = ended.v1")
         );
-        let all = shape(TEMPLATE, 1, &tags(), &[set("odd\"one", &["a", "list"])]).unwrap();
+        let all = shape(
+            Dialect::PostgreSql,
+            TEMPLATE,
+            1,
+            &tags(),
+            &[set("odd\"one", &["a", "list"])],
+        )
+        .unwrap();
         assert!(!all.sql.contains("AS t SET"), "{}", all.sql);
     }
 
     #[test]
     fn a_tag_without_columns_is_only_there() {
-        let shape = shape(TEMPLATE, 1, &tags(), &[set("bare", &[])]).unwrap();
+        let shape = shape(
+            Dialect::PostgreSql,
+            TEMPLATE,
+            1,
+            &tags(),
+            &[set("bare", &[])],
+        )
+        .unwrap();
         assert!(shape.sql.contains("ON CONFLICT (machine_id) DO NOTHING"));
     }
 
     #[test]
     fn what_is_not_there_is_refused_by_the_names_that_are() {
         let refused = |changes: &[Change]| {
-            shape(TEMPLATE, 1, &tags(), changes)
+            shape(Dialect::PostgreSql, TEMPLATE, 1, &tags(), changes)
                 .unwrap_err()
                 .to_string()
         };

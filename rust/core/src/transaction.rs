@@ -6,6 +6,7 @@
 
 mod conclude;
 mod plan;
+mod restart;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +56,10 @@ pub struct Transaction {
     /// Told when nobody waits for the running statement any more.
     abandoned: Arc<Notify>,
     ended: bool,
+    /// Goes before everybody else's where it can.
+    urgent: bool,
+    /// The savepoint is restored, and with it what went with BEGIN is undone.
+    restarted: bool,
 }
 
 impl Transaction {
@@ -77,7 +82,16 @@ impl Transaction {
             doubtful: false,
             abandoned: Arc::new(Notify::new()),
             ended: false,
+            urgent: false,
+            restarted: false,
         }
+    }
+
+    /// Lets it go before everybody else's where it can. For collection.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
+        self
     }
 
     /// How often the callback has been let run.
@@ -107,6 +121,12 @@ impl Transaction {
     #[must_use]
     pub fn last_sqlstate(&self) -> Option<&str> {
         self.error.as_ref().and_then(Error::sqlstate)
+    }
+
+    /// The kind of server, once it has begun.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.pool.dialect()
     }
 
     /// The isolation level that it runs at.
@@ -144,7 +164,24 @@ impl Transaction {
         }
         loop {
             let event = match self.action {
+                Action::Run { .. } if self.restarted => match self.open_again().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if is_final(&error) => {
+                        self.roll_back_or_drop().await?;
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let failure = error.failure();
+                        self.error = Some(error);
+                        Event::ReturnedAfter(failure)
+                    }
+                },
                 Action::Run { .. } => return Ok(()),
+                Action::Rollback => {
+                    self.roll_back_or_drop().await?;
+                    Event::RolledBack
+                }
+                Action::Restart => self.go_back().await,
                 Action::Sleep(pause) => {
                     tokio::select! {
                         biased;
@@ -181,6 +218,7 @@ impl Transaction {
             session.check()?;
         }
         self.id = TransactionId::default();
+        self.restarted = false;
         self.pass_gate().await?;
         if self.checkout.is_none() {
             let stop = until_lost(self.plan.session.clone(), Some(self.abandoned.clone()));
@@ -195,7 +233,7 @@ impl Transaction {
         let checkout = self.checkout.as_mut().expect("just taken");
         let opened = tokio::select! {
             biased;
-            opened = Self::open_on(checkout.conn(), &self.plan, self.pool.access()) => Some(opened),
+            opened = Self::open_on(checkout.conn(), &self.plan, self.pool.access(), self.urgent) => Some(opened),
             () = given_up(&self.abandoned) => None,
         };
         let Some(opened) = opened else {
@@ -289,16 +327,24 @@ impl Transaction {
         }
     }
 
-    async fn open_on(conn: &mut Conn, plan: &Plan, access: Access) -> Result<Option<Row>> {
+    async fn open_on(
+        conn: &mut Conn,
+        plan: &Plan,
+        access: Access,
+        urgent: bool,
+    ) -> Result<Option<Row>> {
         let dialect = conn.server().dialect;
-        let begin = dialect.begin(plan.isolation, access);
+        let begin = match urgent {
+            true => dialect.begin_urgent(plan.isolation, access),
+            false => dialect.begin(plan.isolation, access),
+        };
         // A dead link is noticed within a quarter of the interval, and another connection tried.
         let limit = plan
             .session
             .as_ref()
             .map_or(STEP_LIMIT, |session| session.interval() / 4)
             .min(STEP_LIMIT);
-        let rows = match plan.opening_statement(dialect) {
+        let rows = match Self::opening_on(conn, plan) {
             Some((sql, params)) => conn.begin_with(begin, Some((&sql, &params)), limit).await?,
             // Rows that every collector passes over must not stay locked because somebody is stopped here.
             None if dialect == Dialect::PostgreSql => {

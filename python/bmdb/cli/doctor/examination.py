@@ -56,6 +56,10 @@ def examine(conninfo: str | None) -> Iterator[Finding]:
             yield problem("connection", text, "see whether the server runs there, and lets this role in from here")
             return
         try:
+            if probe.info.parameter_status("crdb_version") is not None:
+                text = "this is CockroachDB, and what is examined here is PostgreSQL's"
+                yield problem("server", text, "see docs/cockroachdb.md for what it has to have, and its own DB Console")
+                return
             yield from _examined(probe)
         finally:
             probe.close()

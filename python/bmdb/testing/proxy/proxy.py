@@ -29,7 +29,7 @@ from bmdb.testing.proxy.rules import (
 )
 from bmdb.testing.proxy.service import HOST, Service
 from bmdb.testing.proxy.statements import Statement
-from bmdb.testing.proxy.wire import Upstream
+from bmdb.testing.proxy.wire import Interpreter, Upstream
 
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
@@ -47,11 +47,14 @@ class Proxy:
 
     `host` and `port` say where the server listens (a host that begins with a slash is a socket directory). `encryption`
     "refuse" answers requests for TLS or GSS encryption with no; "pass" lets the server answer, and traffic that is then
-    encrypted is carried without looking into it, so that no rule strikes (modes and resets still work).
+    encrypted is carried without looking into it, so that no rule strikes (modes and resets still work). `interpreter`
+    may have something else said to either side; rules and `statements` see what the client said.
     """
 
-    def __init__(self, host: str, port: int, *, encryption: Encryption = "refuse") -> None:
-        self._service = Service(Upstream(host, port), encryption)
+    def __init__(
+        self, host: str, port: int, *, encryption: Encryption = "refuse", interpreter: Interpreter | None = None
+    ) -> None:
+        self._service = Service(Upstream(host, port, interpreter), encryption)
         self.host = HOST
         self.port = self._service.port
 

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from bmdb.testing.proxy.control import Control
 from bmdb.testing.proxy.framing import Message
@@ -19,12 +20,21 @@ CLOSING_SECONDS = 1.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+class Interpreter(Protocol):
+    """Stands between client and server, and says what each is to hear in place of what the other said."""
+
+    def __call__(self, direction: Direction, message: Message) -> Iterable[Message]:
+        """What goes on in that direction in place of the message."""
+        ...
+
+
 @dataclass(frozen=True)
 class Upstream:
     """Where the server listens: a host and port, or a socket directory (a host that begins with a slash) and port."""
 
     host: str
     port: int
+    interpreter: Interpreter | None = None
 
     async def connect(self) -> Streams:
         """Open a connection. Raises OSError."""
@@ -82,6 +92,9 @@ class Wire:
 
     def send(self, direction: Direction, messages: Iterable[Message]) -> None:
         """Write messages towards one side, unless that direction is dead."""
+        interpreter = self._upstream.interpreter
+        if interpreter is not None:
+            messages = [said for message in messages for said in interpreter(direction, message)]
         self.write(direction, b"".join(message.raw for message in messages))
 
     def write(self, direction: Direction, data: bytes) -> None:

@@ -23,7 +23,7 @@ SELECT 'backoff', jsonb_build_object(
         WHERE h.machine_id = b.machine_id AND h.process = b.process AND h.event IN ('Failed', 'Lost') AND h."timestamp" > coalesce((
             SELECT max(f."timestamp") FROM work_history AS f
             WHERE f.machine_id = b.machine_id AND f.process = b.process AND f.event IN ('Finished', 'BackoffCleared', 'QuarantineReleased')
-        ), '-infinity')
+        ), '0001-01-01 00:00:00+00')
     )
 )
 FROM work_backoff AS b

@@ -5,6 +5,6 @@ SELECT process FROM (
     UNION SELECT process FROM work
     UNION SELECT process FROM work_backoff
 ) AS known
-WHERE starts_with(process, $1::text)
+WHERE left(process, length($1::text)) = $1::text
 ORDER BY process
 LIMIT $2

@@ -1,2 +1,2 @@
 -- How many events are older than $1 seconds.
-SELECT count(*) AS events FROM work_history WHERE "timestamp" < statement_timestamp() - make_interval(secs => $1::float8)
+SELECT count(*) AS events FROM work_history WHERE "timestamp" < statement_timestamp() - $1::float8 * interval '1 second'

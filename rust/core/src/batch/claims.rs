@@ -37,7 +37,6 @@ use crate::work::WorkLease;
 
 /// The most leases in one claim.
 pub const MOST: usize = 500;
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const COMMIT: &str = "SELECT 1; COMMIT";
 /// The exclusion that the database itself upholds (migration 0003).
 const EXCLUSION: &str = "work_exclusion";
@@ -470,7 +469,7 @@ impl Claims {
         };
         let outcome = conn
             .transaction(
-                BEGIN,
+                self.pool.dialect().begin_whole(),
                 Some((text, &params)),
                 (&self.compiled.verify, &verify),
                 COMMIT,

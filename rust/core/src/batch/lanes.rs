@@ -127,7 +127,13 @@ impl Lanes {
         } else {
             6
         };
-        let made = Arc::new(shape(template.sql, given, &tags, changes)?);
+        let made = Arc::new(shape(
+            self.pool.dialect(),
+            template.sql,
+            given,
+            &tags,
+            changes,
+        )?);
         let mut shapes = lock(&self.shapes);
         if shapes.len() >= LANES_KEPT {
             shapes.clear();
@@ -278,7 +284,9 @@ impl Lanes {
     /// The statements that claim by an eligibility, for whoever wants to see their plans.
     pub async fn compiled(&self, declared: &Declared) -> Result<Compiled> {
         self.pool.check_usable()?;
-        declared.eligibility.compile(&self.tags().await?)
+        declared
+            .eligibility
+            .compile(self.pool.dialect(), &self.tags().await?)
     }
 
     /// What people and programs ask about an eligibility without parameters.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -29,6 +29,9 @@ const STATEMENTS_KEPT: usize = 256;
 /// What statements outside transactions are set to.
 pub(crate) const PLAIN_SETTINGS: &str =
     "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
+
+/// Numbers the connections of this OS process.
+static NUMBERS: AtomicI64 = AtomicI64::new(1);
 
 /// What the server told of itself when the connection was opened.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +72,8 @@ pub struct Conn {
     pub(crate) altered: bool,
     /// Statements outside transactions have the defaults that they need.
     plain: bool,
+    /// Its number among the connections of this OS process.
+    pub(super) number: i64,
 }
 
 impl Conn {
@@ -109,6 +114,7 @@ impl Conn {
             in_transaction: false,
             altered: false,
             plain: false,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         };
         conn.identify(promised).await?;
         Ok(conn)
@@ -123,6 +129,7 @@ impl Conn {
             .unwrap_or_default()
             .to_owned();
         self.server.dialect = Dialect::from_version(&self.server.banner);
+        self.check_spoken()?;
         if self.server.dialect == Dialect::PostgreSql
             && let Some(row) = self.ask(queries::SERVER_IDENTITY.sql).await?
         {
@@ -179,8 +186,10 @@ impl Conn {
 
     /// Applies settings and prepares a statement ahead of its first use, in one trip.
     pub async fn set_up(&mut self, settings: &str, sql: &str) -> Result<()> {
+        let sql = self.spoken(sql)?;
+        let settings = self.server.dialect.settings(settings);
         if self.pooled.is_some() {
-            self.set(settings).await?;
+            self.set(&settings).await?;
             let never = std::future::pending();
             return Box::pin(self.learn(sql, never, Some(STEP_LIMIT)))
                 .await
@@ -188,7 +197,7 @@ impl Conn {
         }
         let both = async {
             tokio::join!(
-                self.client.batch_execute(settings),
+                self.client.batch_execute(&settings),
                 self.client.prepare(sql)
             )
         };
@@ -265,6 +274,7 @@ impl Conn {
     where
         S: Future<Output = Error>,
     {
+        let sql = self.spoken(sql)?;
         if self.pooled.is_some() {
             let signature = Box::pin(self.learn(sql, stop, limit)).await?;
             self.note_columns(signature.foreign_columns, None);
@@ -471,7 +481,8 @@ impl Conn {
     pub async fn plain(&mut self) -> Result<()> {
         // Through a pooler they are transactions, which say so themselves.
         if !self.plain && self.pooled.is_none() {
-            self.batch(PLAIN_SETTINGS, Some(STEP_LIMIT)).await?;
+            let settings = self.server.dialect.settings(PLAIN_SETTINGS);
+            self.batch(&settings, Some(STEP_LIMIT)).await?;
             self.plain = true;
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{Conclusion, Opening, Transaction, until_lost};
-use crate::dialect;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::metrics::Outcome;
@@ -85,17 +84,7 @@ impl Transaction {
                     self.roll_back_or_drop().await?;
                     Event::RolledBack
                 }
-                Action::Restart => match self.restart().await {
-                    Ok(()) => Event::Restarted,
-                    Err(error) => {
-                        let cause = Box::new(self.take_error());
-                        self.error = Some(Error::TransactionRestart {
-                            cause,
-                            restart: Box::new(error),
-                        });
-                        Event::RestartFailed
-                    }
-                },
+                Action::Restart => self.go_back().await,
                 Action::Settle => self.settle().await?,
                 Action::Finish(verdict) => return self.finished(verdict),
                 // The rest is begin()'s.
@@ -239,11 +228,6 @@ impl Transaction {
             Some(false) => Event::SettledAborted,
             None => Event::Unsettled,
         })
-    }
-
-    async fn restart(&mut self) -> Result<()> {
-        let conn = self.checkout.as_mut().expect("open").conn();
-        conn.batch(dialect::RESTART, Some(STEP_LIMIT)).await
     }
 
     fn finished(&mut self, verdict: Verdict) -> Result<Conclusion> {

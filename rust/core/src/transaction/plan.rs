@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::uuid;
-use crate::dialect::{Dialect, Isolation};
+use crate::dialect::Isolation;
 use crate::error::{Error, Result, Trace, TransactionId};
 use crate::gate::Gate;
 use crate::lease::Loss;
@@ -66,27 +66,20 @@ pub struct Plan {
 impl Plan {
     /// The statement that goes with BEGIN, and its parameters. Its first column is the transaction's id.
     #[must_use]
-    pub fn opening_statement(&self, dialect: Dialect) -> Option<(Arc<str>, Vec<Param>)> {
+    pub fn opening_statement(&self) -> Option<(Arc<str>, Vec<Param>)> {
         match (&self.opening, &self.session) {
-            (Opening::Fence, Some(session)) => {
-                let query = match dialect {
-                    Dialect::PostgreSql => &queries::SESSION_FENCE,
-                    Dialect::CockroachDb => &queries::SESSION_FENCE_PLAIN,
-                };
-                Some((Arc::from(query.sql), vec![uuid(session.id())]))
-            }
+            (Opening::Fence, Some(session)) => Some((
+                Arc::from(queries::SESSION_FENCE.sql),
+                vec![uuid(session.id())],
+            )),
             (Opening::Keyed { key, call }, Some(session)) => {
-                let query = match dialect {
-                    Dialect::PostgreSql => &queries::SESSION_FENCE_KEYED,
-                    Dialect::CockroachDb => &queries::SESSION_FENCE_KEYED_PLAIN,
-                };
                 let params = vec![
                     uuid(session.id()),
                     Param::Text(key.clone()),
                     uuid(*call),
                     Param::Text(session.component().to_owned()),
                 ];
-                Some((Arc::from(query.sql), params))
+                Some((Arc::from(queries::SESSION_FENCE_KEYED.sql), params))
             }
             (Opening::End { sql, params, .. }, _) => Some((sql.clone(), params.clone())),
             _ => None,

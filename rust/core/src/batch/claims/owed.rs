@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::retire::{retired, unknown};
 use super::{Claims, Unsettled, lock};
+use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::queries;
 use crate::settle::claim_trace;
@@ -24,9 +25,9 @@ impl Claims {
         unsettled: &Unsettled,
         cause: &Error,
     ) -> Result<Vec<Arc<WorkLease>>> {
-        let pooled = self.pool.config().pooler.is_some();
+        let pooled = self.has_no_numbers();
         let limit = self.session.trusted_for().max(Duration::from_secs(2));
-        // A pooler's backend has no number to be told by. What is found is the whole claim; what is not may still come.
+        // Such a backend has no number to be told by. What is found is the whole claim; what is not may still come.
         if !pooled && !retired(&self.pool, &unsettled.server, limit).await? {
             let trace = claim_trace(self.session.id(), unsettled.claim);
             return Err(unknown(cause, trace, std::iter::once(&unsettled.server)));
@@ -51,9 +52,14 @@ impl Claims {
         }
     }
 
+    /// Backends of a pooler and of CockroachDB have no number by which to see that one is over.
+    fn has_no_numbers(&self) -> bool {
+        self.pool.config().pooler.is_some() || self.pool.dialect() == Dialect::CockroachDb
+    }
+
     /// Whether a look that finds nothing says that there will never be anything.
     pub(super) fn is_final(&self, unsettled: &Unsettled) -> bool {
-        self.pool.config().pooler.is_none() || unsettled.since.elapsed() > LOOKED_FOR
+        !self.has_no_numbers() || unsettled.since.elapsed() > LOOKED_FOR
     }
 
     /// What cannot be found out now is tried again later, and goes with the session at the latest.

@@ -1,0 +1,29 @@
+-- As work/finish.sql. What was deleted meets what was asked for in a second step, since RETURNING there tells of the table's own columns
+-- only; each table is looked up by the list of machines, so that no more of it is read, and watched for conflicts, than has to be.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[]/*types*/) WITH ORDINALITY
+        AS u (machine_id, process, session_id, token, component/*names*/, position)
+), gone AS (
+    DELETE FROM work
+    WHERE machine_id = ANY ($1::uuid[])
+        AND (machine_id, process, session_id, token) IN (SELECT machine_id, process, session_id, token FROM wanted)
+    RETURNING machine_id, process, session_id, token, lease_id
+), ended AS MATERIALIZED (
+    SELECT gone.machine_id, gone.process, gone.session_id, gone.token, gone.lease_id, wanted.component, wanted.position/*columns*/
+    FROM gone JOIN wanted ON wanted.machine_id = gone.machine_id AND wanted.process = gone.process
+        AND wanted.session_id = gone.session_id AND wanted.token = gone.token
+), forgiven AS (
+    DELETE FROM work_backoff
+    WHERE machine_id = ANY ($1::uuid[]) AND (machine_id, process) IN (SELECT machine_id, process FROM ended)
+    RETURNING 1
+), recovered AS (
+    DELETE FROM work_loss
+    WHERE machine_id = ANY ($1::uuid[]) AND quarantined_at IS NULL
+        AND (machine_id, process) IN (SELECT machine_id, process FROM ended)
+    RETURNING 1
+), audited AS (
+    INSERT INTO work_history (machine_id, process, event, session_id, component, token, lease_id)
+    SELECT machine_id, process, 'Finished', session_id, component, token, lease_id FROM ended
+    RETURNING 1
+)/*changes*/
+SELECT NULL::int8 AS xid, ended.position FROM ended WHERE $6::bool IS NOT NULL
