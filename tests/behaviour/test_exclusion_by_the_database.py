@@ -241,10 +241,10 @@ class TestClaimPlan:
             claim = dict(_core.queries())["work_claim"]
             with sql.transaction(force_rollback=True):
                 sql.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                sql.execute(f"PREPARE claim (uuid[], text, uuid, text) AS {claim}")
+                sql.execute(f"PREPARE claim (uuid[], text, uuid, text, uuid) AS {claim}")
                 rows = sql.execute(
                     psycopg.sql.SQL(
-                        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ({}, 'A', {}, 'test')"
+                        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ({}, 'A', {}, 'test', gen_random_uuid())"
                     ).format(psycopg.sql.Literal(offered), psycopg.sql.Literal(session.uuid))
                 )
                 yield "\n".join(row[0] for row in rows)
