@@ -244,7 +244,7 @@ class TestClaimPlan:
                 sql.execute(f"PREPARE claim (uuid[], text, uuid, text, uuid) AS {claim}")
                 rows = sql.execute(
                     psycopg.sql.SQL(
-                        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ({}, 'A', {}, 'test', gen_random_uuid())"
+                        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE claim ({}, 'A', {}, '', gen_random_uuid())"
                     ).format(psycopg.sql.Literal(offered), psycopg.sql.Literal(session.uuid))
                 )
                 yield "\n".join(row[0] for row in rows)
