@@ -162,6 +162,10 @@ class AsyncForeignTransaction:
                 rows = await carrier.fetch(*opening)
                 if identity is not None:
                     lineage = await carrier.lineage(identity)
+            if rows:
+                xid = self._xid = rows[0][0]
+                fresh = not self._core.keyed or rows[0][1]
+                self._core.opened(xid, *lineage, fresh=fresh)
         except psycopg.Error as error:
             gone = carrier.gone
             failure = failure_of(error, gone)
@@ -176,12 +180,8 @@ class AsyncForeignTransaction:
                 raise
             self._error = error
             return self._core.step("begin_failed", "disconnected")
-        if opening is not None:
-            if not rows:
-                self._core.missing()
-            xid = self._xid = rows[0][0]
-            fresh = not self._core.keyed or rows[0][1]
-            self._core.opened(xid, *lineage, fresh=fresh)
+        if opening is not None and not rows:
+            self._core.missing()
         return self._core.step("begun")
 
     async def conclude_async(self, exception: BaseException | None = None) -> Literal["committed", "again", "raise"]:

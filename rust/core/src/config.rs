@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::pooler::Pooler;
+use crate::timelines::Timelines;
 use crate::tls::{SslMode, TlsSettings};
 
 /// How long one address may take when `connect_timeout` is not given.
@@ -165,6 +167,10 @@ pub struct Config {
     pub tls: TlsSettings,
     /// That a pooler may stand in between, which gives each transaction another backend.
     pub pooler: Option<Pooler>,
+    /// Whether a standby will not do, where there is anything else. True unless all that is wanted is to look.
+    pub primary_wanted: bool,
+    /// What connections with these settings have learnt, and with copies of them.
+    pub timelines: Arc<Timelines>,
 }
 
 impl Config {
@@ -253,6 +259,8 @@ impl Config {
             },
             tls: keywords.tls(off_loopback)?,
             pooler: None,
+            primary_wanted: true,
+            timelines: Arc::default(),
         };
         keywords.finish()?;
         Ok(config)

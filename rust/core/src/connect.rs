@@ -4,6 +4,7 @@
 //! is given a stream made here. Nothing is retried: that is the retry machine's business.
 
 mod answered;
+mod passed_over;
 mod promised;
 mod stream;
 
@@ -21,8 +22,9 @@ use crate::error::{Error, Result};
 use crate::tls::{self, SslMode};
 
 use answered::Answered;
-pub use stream::Stream;
-use stream::{Target, directory_of, open, socket_path, tune};
+pub use passed_over::PassedOver;
+pub use stream::{Stream, Target};
+use stream::{directory_of, open, socket_path, tune};
 
 /// How long a request to cancel may take, connecting included.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
@@ -48,6 +50,10 @@ pub struct Established {
     pub port: u16,
     /// Asks the server to stop what this connection runs.
     pub canceller: Canceller,
+    /// The address.
+    pub target: Target,
+    /// Which of the hosts of the settings it is.
+    pub number: usize,
 }
 
 impl fmt::Debug for Established {
@@ -61,28 +67,32 @@ impl fmt::Debug for Established {
 
 /// Connects to the first server that fits.
 ///
-/// Servers are tried in order (or at random, if so configured), and each address of a name in turn. A refused
-/// log-in ends the search, as in libpq: the other servers would be asked the same. Needs a runtime with I/O and
+/// Servers are tried in order (or at random, if so configured), but the one first that was used last, and each address of a name in turn. A refused
+/// log-in ends the search, as in libpq: the other servers would be asked the same. Servers in `passed_over` are not tried. Needs a runtime with I/O and
 /// time enabled.
 ///
 /// # Errors
 /// [`Error::Config`] for certificates that cannot be used, else [`Error::ConnectionFailed`] naming every server
 /// tried, what went wrong there and what helps. No message holds a password.
-pub async fn connect(config: &Config) -> Result<Established> {
+pub async fn connect(config: &Config, passed_over: &PassedOver) -> Result<Established> {
     let wishes: &[TargetSessionAttrs] = match config.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
             &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any]
         }
         ref other => std::slice::from_ref(other),
     };
-    let mut hosts: Vec<&Host> = config.hosts.iter().collect();
+    let mut hosts: Vec<(usize, &Host)> = config.hosts.iter().enumerate().collect();
     if config.load_balance {
         fastrand::shuffle(&mut hosts);
+    } else if config.primary_wanted {
+        // Else each new connection would wait first for a server that was lost long ago.
+        let last = config.timelines.last_host();
+        hosts.sort_by_key(|(number, _)| Some(*number) != last);
     }
     let mut failures = Vec::new();
     for wish in wishes {
         failures.clear();
-        for host in &hosts {
+        for (number, host) in &hosts {
             let connector = if may_encrypt(config, host) {
                 config.tls.connector()?
             } else {
@@ -99,9 +109,14 @@ pub async fn connect(config: &Config) -> Result<Established> {
                 fastrand::shuffle(&mut targets);
             }
             for target in targets {
+                if let Some(reason) = passed_over.reason(&target) {
+                    failures.push(format!("{host}: {reason}"));
+                    continue;
+                }
                 let attempt = Attempt {
                     config,
                     host,
+                    number: *number,
                     target,
                     connector: connector.clone(),
                 };
@@ -303,6 +318,7 @@ async fn within<T>(
 struct Attempt<'a> {
     config: &'a Config,
     host: &'a Host,
+    number: usize,
     target: Target,
     connector: MakeRustlsConnect,
 }
@@ -422,6 +438,8 @@ impl Attempt<'_> {
             host,
             port,
             canceller,
+            target: self.target.clone(),
+            number: self.number,
         })
     }
 }

@@ -26,6 +26,7 @@ use crate::queries;
 use crate::retry::Limits;
 use crate::session::{SessionState, whole_interval};
 use crate::settle;
+use crate::timelines::Holder;
 use crate::transaction::{Conclusion, Opening, Plan, Transaction, uuid};
 use crate::value::Param;
 use crate::work::WorkLease;
@@ -215,20 +216,31 @@ impl Connection {
     pub async fn start_session(&self, interval: f64, processor: &str) -> Result<Arc<SessionState>> {
         let interval = whole_interval(interval)?;
         self.pool.check_usable()?;
-        let (id, sent) = match self.write_session(interval).await {
-            // Should it have been written, it holds nothing and expires by itself.
-            Err(Error::AmbiguousCommit { .. }) => self.write_session(interval).await?,
-            written => written?,
+        let timelines = &self.pool.config().timelines;
+        let session = loop {
+            let timeline = timelines.highest();
+            let (id, sent) = match self.write_session(interval).await {
+                // Should it have been written, it holds nothing and expires by itself.
+                Err(Error::AmbiguousCommit { .. }) => self.write_session(interval).await?,
+                written => written?,
+            };
+            let session = SessionState::new(
+                id,
+                &self.settings.component,
+                interval,
+                sent,
+                self.clock.clone(),
+                self.events.clone(),
+                self.metrics.processor(processor),
+            );
+            let holder: Arc<dyn Holder> = session.clone();
+            timelines.watch(Arc::downgrade(&holder));
+            // Else a failover came in between, and has not judged it.
+            if timelines.highest() == timeline {
+                break session;
+            }
+            session.lose(Loss::Gone);
         };
-        let session = SessionState::new(
-            id,
-            &self.settings.component,
-            interval,
-            sent,
-            self.clock.clone(),
-            self.events.clone(),
-            self.metrics.processor(processor),
-        );
         if self.pool.dialect() == Dialect::CockroachDb && interval < SHORTEST_ON_COCKROACHDB {
             self.events.tell(Level::Warning, "session", format!(
                 "an interval of {} s is shorter than five times the difference that CockroachDB allows its nodes' clocks by default \

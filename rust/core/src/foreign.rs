@@ -12,7 +12,7 @@ use crate::error::{Error, Result, TransactionId};
 use crate::metrics::Outcome;
 use crate::pool::Pool;
 use crate::queries;
-use crate::retry::{Action, Event, Limits, Machine, Protocol, Verdict};
+use crate::retry::{Action, Event, Failure, Limits, Machine, Protocol, Verdict};
 use crate::settle;
 use crate::transaction::{Opening, Plan, ambiguous};
 use crate::value::Param;
@@ -32,11 +32,18 @@ pub struct Database {
 
 /// Asks which database the pool leads to.
 pub async fn database(pool: &Arc<Pool>) -> Result<Database> {
-    let mut checkout = pool.checkout().await?;
-    let rows = checkout
-        .conn()
-        .query(queries::SERVER_DATABASE.sql, &[])
-        .await?;
+    let ask = async || {
+        let mut checkout = pool.checkout().await?;
+        checkout
+            .conn()
+            .query(queries::SERVER_DATABASE.sql, &[])
+            .await
+    };
+    let rows = match ask().await {
+        // An idle connection may have gone stale: a new one tells.
+        Err(error) if error.failure() == Failure::Disconnected => ask().await?,
+        rows => rows?,
+    };
     let row = rows
         .first()
         .ok_or_else(|| Error::ConnectionFailed("the server does not say who it is".to_owned()))?;
@@ -138,6 +145,12 @@ impl Foreign {
     pub fn check(&self) -> Result<()> {
         if let Some(pool) = &self.pool {
             pool.check_usable()?;
+            if pool.config().timelines.is_past(self.id.timeline) {
+                return Err(Error::ConnectionFailed(
+                    "this connection leads to a primary of the past: another server has taken over"
+                        .to_owned(),
+                ));
+            }
         }
         match &self.plan.session {
             Some(session) => session.check(),
@@ -147,8 +160,8 @@ impl Foreign {
 
     /// A transaction is about to be opened. Refused too while another end of the same work is on its way.
     pub fn begin(&mut self) -> Result<()> {
-        self.check()?;
         self.id = TransactionId::default();
+        self.check()?;
         match &mut self.end {
             Some(end) => end.begin(),
             None => Ok(()),
@@ -162,14 +175,27 @@ impl Foreign {
     }
 
     /// That statement found its row: this is the transaction's id. Refused when it is not `fresh`: its name was used before.
+    /// Refused too on a primary of the past, and on a new one that no connection of our own has met, which would have judged
+    /// the session.
     pub fn opened(&mut self, id: TransactionId, fresh: bool) -> Result<()> {
+        self.id = id;
+        self.check()?;
+        let known = self
+            .pool
+            .as_ref()
+            .map_or(0, |pool| pool.config().timelines.highest());
+        if let Some(timeline) = self.id.timeline
+            && known > 0
+            && timeline > known
+        {
+            return Err(Error::ConnectionFailed(format!(
+                "this connection leads to a new primary (timeline {timeline}), and the session has not met it yet"
+            )));
+        }
         if !fresh {
             return Err(self.plan.done_before());
         }
-        self.id = TransactionId {
-            trace: self.plan.trace(None),
-            ..id
-        };
+        self.id.trace = self.plan.trace(None);
         Ok(())
     }
 
@@ -218,6 +244,11 @@ impl Foreign {
             (Some(end), Outcome::Committed) => end.done(),
             (Some(end), _) if lost => end.failed(&Error::LeaseLost(String::new())),
             (Some(end), _) => end.failed(&Error::WorkState(String::new())),
+            (None, Outcome::Committed) => {
+                if let Some(session) = &self.plan.session {
+                    session.told_traceless();
+                }
+            }
             (None, _) => {}
         }
     }

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -225,7 +225,7 @@ impl Beater {
                 // One that leads nowhere must not use up the trust that another try needs.
                 let limit = (period * 4 / 5).min(shortest_trust(&sessions));
                 let opened = tokio::select! {
-                    opened = tokio::time::timeout(limit, self.connect()) => opened,
+                    opened = tokio::time::timeout(limit, self.connect(limit)) => opened,
                     () = shared.stopped() => return,
                 };
                 let failure = match opened {
@@ -294,7 +294,7 @@ impl Beater {
             None => retry_pause(interval) * 2,
         };
         let limit = attempt.min(shortest_trust(sessions));
-        let outcome = match tokio::time::timeout(limit, self.beat(sessions)).await {
+        let outcome = match tokio::time::timeout(limit, self.beat(sessions, limit)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.wary = true;
@@ -360,8 +360,14 @@ impl Beater {
         first
     }
 
-    async fn connect(&mut self) -> Result<()> {
-        let mut conn = Conn::open(&self.config, &Drive::Runtime, None).await?;
+    async fn connect(&mut self, limit: Duration) -> Result<()> {
+        // Boxed, since it is rare and large.
+        let opening = Box::pin(Conn::open(
+            &self.config,
+            &Drive::Runtime,
+            Some(limit * 9 / 10),
+        ));
+        let mut conn = opening.await?;
         // Whatever the role's defaults: a SERIALIZABLE beat would abort its own users' transactions.
         conn.set_up(PLAIN_SETTINGS, queries::SESSION_RENEW.sql)
             .await?;
@@ -369,11 +375,16 @@ impl Beater {
         Ok(())
     }
 
-    async fn beat(&mut self, sessions: &[Arc<SessionState>]) -> Result<()> {
+    async fn beat(&mut self, sessions: &[Arc<SessionState>], limit: Duration) -> Result<()> {
+        // A primary of the past may still answer, for some time.
+        if self.conn.as_ref().is_some_and(Conn::is_past) {
+            self.conn = None;
+        }
         if self.conn.is_none() {
-            self.connect().await?;
+            self.connect(limit).await?;
         }
         let conn = self.conn.as_mut().expect("just opened");
+        conn.look_again().await?;
         let ids = |sessions: &[Arc<SessionState>]| {
             Param::Array(sessions.iter().map(|s| uuid(s.id())).collect())
         };
@@ -384,13 +395,33 @@ impl Beater {
         };
         let sent = self.clock.now();
         let rows = conn.query(query.sql, &[ids(sessions)]).await?;
-        let renewed: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        if conn.is_past() {
+            return Err(Error::ConnectionFailed(
+                "another primary has taken over from the one that answered".to_owned(),
+            ));
+        }
+        let renewed: HashMap<Uuid, Option<SystemTime>> = rows
+            .iter()
+            .map(|row| (row.get(0), row.try_get("session_deadline").ok()))
+            .collect();
         let (kept, missing): (Vec<_>, Vec<_>) = sessions
             .iter()
             .cloned()
-            .partition(|s| renewed.contains(&s.id()));
+            .partition(|s| renewed.contains_key(&s.id()));
         for session in &kept {
-            session.renewed(sent);
+            session.renewed(sent, renewed.get(&session.id()).copied().flatten());
+        }
+        if conn.is_past() {
+            // A failover has judged them in this very moment, by less than what was just counted on.
+            let to = self.config.timelines.highest();
+            for session in &kept {
+                session.lose(Loss::FailedOver {
+                    from: conn.server().timeline.unwrap_or_default(),
+                    to,
+                    missing: "its last heartbeat was answered by the primary of the past",
+                });
+            }
+            return Ok(());
         }
         if missing.is_empty() {
             self.wary = false;

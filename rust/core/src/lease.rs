@@ -51,6 +51,15 @@ pub enum Loss {
     Gone,
     /// The heartbeat itself failed.
     HeartbeatFailed(String),
+    /// Another primary has taken over, and what the session was told of may be lost there.
+    FailedOver {
+        /// The timeline that the session was on.
+        from: u32,
+        /// The timeline of the new primary.
+        to: u32,
+        /// What is not there.
+        missing: &'static str,
+    },
     /// The interpreter that its work is done in stood still.
     InterpreterStalled {
         /// For how long it may.
@@ -70,6 +79,10 @@ impl fmt::Display for Loss {
             Loss::Gone => write!(
                 f,
                 "its row is gone from the database, or past its deadline there"
+            ),
+            Loss::FailedOver { from, to, missing } => write!(
+                f,
+                "the database failed over (timeline {from} to {to}), and what this session was told may be lost: {missing}"
             ),
             Loss::InterpreterStalled { limit } => write!(
                 f,

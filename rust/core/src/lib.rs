@@ -42,6 +42,7 @@ pub mod settle;
 pub mod sqlstate;
 pub mod tag;
 pub mod testing;
+pub mod timelines;
 pub mod tls;
 pub mod transaction;
 pub mod value;

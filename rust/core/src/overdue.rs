@@ -115,7 +115,10 @@ async fn give_up(lease: Arc<WorkLease>, pool: Arc<Pool>) {
     let mut pause = Duration::from_millis(50);
     let result = loop {
         match fail(&lease, &opening, &pool).await {
-            Ok(()) => break Some(WorkResult::Failed),
+            Ok(()) => {
+                lease.told("Failed");
+                break Some(WorkResult::Failed);
+            }
             // Somebody else has ended it, or it goes with its session.
             Err(Error::LeaseLost(_) | Error::SessionExpired(_)) => break None,
             Err(error) => {

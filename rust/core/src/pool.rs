@@ -1,6 +1,7 @@
 //! A bounded set of connections, each handed to one transaction at a time.
 
 mod conn;
+mod opening;
 mod recognition;
 mod spoken;
 mod unnamed;
@@ -15,7 +16,7 @@ pub(crate) use conn::PLAIN_SETTINGS;
 use conn::unless;
 pub use conn::{Conn, Server};
 
-use crate::config::Config;
+use crate::config::{Config, TargetSessionAttrs};
 use crate::dialect::{Access, Dialect};
 use crate::drive::Drive;
 use crate::error::{Error, Result};
@@ -78,6 +79,16 @@ impl Pool {
         settings: Option<&'static str>,
         access: Access,
     ) -> Arc<Pool> {
+        let config = Config {
+            primary_wanted: access == Access::ReadWrite
+                && matches!(
+                    config.target_session_attrs,
+                    TargetSessionAttrs::Any
+                        | TargetSessionAttrs::ReadWrite
+                        | TargetSessionAttrs::Primary
+                ),
+            ..config
+        };
         Arc::new(Pool {
             settings,
             access,
@@ -182,7 +193,11 @@ impl Pool {
             Err(_) => self.wait_for_permit(stop).await?,
         };
         self.check_usable()?;
-        let idle = self.idle().pop();
+        let idle = {
+            let mut idle = self.idle();
+            // What leads to a primary of the past, or to a standby after all, is no use any more.
+            std::iter::from_fn(|| idle.pop()).find(|conn| !conn.is_past())
+        };
         let conn = match idle {
             Some(conn) => conn,
             None => {

@@ -151,10 +151,12 @@ queries! {
     SESSION_BLOCKER = "session", "blocker", One;
     SESSION_BY_ID = "session", "by_id", One;
     SESSION_CHECK = "session", "check", One;
+    SESSION_DEADLINE = "session", "deadline", One;
     SESSION_DELETE = "session", "delete", None;
     SESSION_END = "session", "end", One;
     SESSION_FENCE = "session", "fence", One;
     SESSION_FENCE_KEYED = "session", "fence_keyed", One;
+    SESSION_FORGOTTEN = "session", "forgotten", One;
     SESSION_LIST = "session", "list", Many;
     SESSION_LIVE = "session", "live", Many;
     SESSION_LOCK = "session", "lock", One;

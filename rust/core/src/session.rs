@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events, Level};
 use crate::lease::{Loss, Moment, SHORTEST_INTERVAL, Trust};
 use crate::metrics::{ProcessorMetrics, WorkResult};
+use crate::timelines::{Account, Holder, Told};
 
 /// What a session's users, its transactions and the heartbeat share.
 pub struct SessionState {
@@ -26,6 +27,18 @@ pub struct SessionState {
     metrics: Arc<ProcessorMetrics>,
     /// How many leases are held, by process.
     leases: Mutex<HashMap<String, u64>>,
+    record: Mutex<Record>,
+}
+
+/// The most events of leases that are remembered between two renewals.
+const MOST_TOLD: usize = 20_000;
+
+/// What the session was told, with the moments of the telling.
+#[derive(Default)]
+struct Record {
+    deadline: Option<SystemTime>,
+    told: Vec<(Moment, Told)>,
+    traceless: Option<Moment>,
 }
 
 impl SessionState {
@@ -51,6 +64,7 @@ impl SessionState {
             events,
             metrics,
             leases: Mutex::new(HashMap::new()),
+            record: Mutex::default(),
         })
     }
 
@@ -125,10 +139,36 @@ impl SessionState {
         ))
     }
 
-    /// A renewal sent at `sent` was answered.
-    pub fn renewed(&self, sent: Moment) {
+    /// A renewal sent at `sent` was answered with this deadline.
+    pub fn renewed(&self, sent: Moment, deadline: Option<SystemTime>) {
         let now = self.clock.now();
         self.trust().renewed(sent, now);
+        // What was told before the renewal was sent lies before it in the log, and is there if that is.
+        let mut record = self.record();
+        record.deadline = deadline.max(record.deadline);
+        record.told.retain(|(told, _)| *told >= sent);
+        record.traceless = record.traceless.filter(|told| *told >= sent);
+    }
+
+    /// It has been told of this event of a lease of its own.
+    pub(crate) fn told(&self, told: Told) {
+        let now = self.clock.now();
+        let mut record = self.record();
+        if record.told.len() < MOST_TOLD {
+            record.told.push((now, told));
+        } else {
+            record.traceless = Some(now);
+        }
+    }
+
+    /// It has been told of a commit that cannot be found again.
+    pub(crate) fn told_traceless(&self) {
+        let now = self.clock.now();
+        self.record().traceless = Some(now);
+    }
+
+    fn record(&self) -> std::sync::MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session is lost. The first reason stands; whoever waits is woken.
@@ -237,6 +277,44 @@ impl SessionState {
 
     fn trust(&self) -> std::sync::MutexGuard<'_, Trust> {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder for SessionState {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn is_lost(&self) -> bool {
+        self.loss().is_some()
+    }
+
+    fn account(&self) -> Account {
+        let record = self.record();
+        Account {
+            deadline: record.deadline,
+            told: record.told.iter().map(|(_, told)| told.clone()).collect(),
+            traceless: record.traceless.is_some(),
+        }
+    }
+
+    fn fail_over(&self, from: u32, to: u32, missing: &'static str) {
+        self.lose(Loss::FailedOver { from, to, missing });
+    }
+
+    fn survive(&self, from: u32, to: u32) {
+        self.events.push(Event {
+            level: Level::Warning,
+            source: "session",
+            session: Some(self.id),
+            lost: false,
+            lease: None,
+            subject: None,
+            message: format!(
+                "the database failed over (timeline {from} to {to}); session {} goes on, as all that it was told is there",
+                self.id
+            ),
+        });
     }
 }
 

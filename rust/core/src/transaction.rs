@@ -27,6 +27,7 @@ use crate::settle::Claimed;
 use crate::sqlstate;
 use crate::value::Param;
 
+pub(crate) use conclude::HERE_ONLY;
 pub(crate) use plan::ambiguous;
 pub use plan::{Conclusion, Opening, Plan};
 

@@ -18,6 +18,7 @@ use crate::session::SessionState;
 use crate::settle::{Claimed, name_lease};
 use crate::sqlstate;
 use crate::tag::Shape;
+use crate::timelines::Told;
 use crate::transaction::{Opening, Transaction, uuid};
 use crate::value::Param;
 
@@ -374,6 +375,17 @@ impl WorkLease {
     /// To be called once the claim is committed.
     pub fn begun(&self) {
         self.session.lease_begun(self.process());
+        self.told("Started");
+    }
+
+    /// Its holder, or whoever acts for it, has been told of this event.
+    pub(crate) fn told(&self, event: &'static str) {
+        self.session.told(Told {
+            machine: self.machine(),
+            process: self.process().to_owned(),
+            token: self.token(),
+            event,
+        });
     }
 
     /// The wait and the period of a backoff that begins now, in seconds. Without a backoff the previous period stays.
@@ -517,6 +529,7 @@ impl End {
         self.work.settled.notify_waiters();
         let result = Some(self.ending.result());
         self.work.session.lease_ended(self.work.process(), result);
+        self.work.told(self.ending.event());
     }
 
     /// It is not. After a loss there is nothing left to end; after anything else it may be tried again.

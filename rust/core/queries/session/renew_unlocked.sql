@@ -6,4 +6,4 @@ WHERE session_id IN (
     WHERE session_id = ANY($1::uuid[]) AND session_deadline > clock_timestamp()
     FOR NO KEY UPDATE SKIP LOCKED
 )
-RETURNING session_id
+RETURNING session_id, session_deadline

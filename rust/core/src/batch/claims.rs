@@ -19,7 +19,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::still_open;
+use super::retire::{passed, still_open};
 use super::sweep::{FIRST_ROUND, FIRST_WINDOW, LARGEST_WINDOW, Scan};
 use crate::eligibility::Compiled;
 use crate::error::{Error, Result};
@@ -479,6 +479,13 @@ impl Claims {
             .await;
         // Durable on this server only, it is a lease all the same: a failover ends the session.
         conn.take_doubtful_commit();
+        let outcome = match outcome {
+            Ok(_) if conn.is_past() => {
+                conn.broken = true;
+                Err(passed())
+            }
+            outcome => outcome,
+        };
         let unanswered = outcome.is_err() && conn.broken;
         match outcome {
             Ok((_, rows)) if rows.is_empty() => {

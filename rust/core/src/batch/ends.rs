@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::coalesce::{Batch, Entry, Runner};
-use super::retire::{retired, still_open, unknown};
+use super::retire::{passed, retired, still_open, unknown};
 use crate::error::{Error, Result};
 use crate::migrate::explain_missing_schema;
 use crate::panics::fail_point;
@@ -20,7 +20,7 @@ use crate::queries;
 use crate::retry::{Action, Event, Failure, Limits, Machine, Verdict};
 use crate::sqlstate;
 use crate::tag::Shape;
-use crate::transaction::uuid;
+use crate::transaction::{HERE_ONLY, uuid};
 use crate::value::Param;
 use crate::work::{End, Ending, WorkLease, ending_params};
 
@@ -167,6 +167,14 @@ enum Settled {
     HeldUp,
 }
 
+/// What one attempt has ended.
+struct Ended {
+    /// Their places in the batch.
+    positions: HashSet<i64>,
+    /// It is durable on this server, and may not be on others.
+    here_only: bool,
+}
+
 fn refuse_expired(batch: &mut Batch<Ends>) {
     for _ in 0..batch.entries.len() {
         let Some(mut entry) = batch.entries.pop_front() else {
@@ -265,7 +273,7 @@ impl Ends {
         entries: &VecDeque<Entry<Ends>>,
         size: usize,
         alone: bool,
-    ) -> std::result::Result<HashSet<i64>, (Error, Option<Server>)> {
+    ) -> std::result::Result<Ended, (Error, Option<Server>)> {
         let ends: Vec<(&WorkLease, &Ending)> = entries
             .iter()
             .take(size)
@@ -303,10 +311,19 @@ impl Ends {
                 )),
                 other => other,
             });
-        // What is durable on this server only is an end all the same: a failover would tell.
-        conn.take_doubtful_commit();
+        let rows = match rows {
+            Ok(_) if conn.is_past() => {
+                conn.broken = true;
+                Err(passed())
+            }
+            rows => rows,
+        };
+        let here_only = conn.take_doubtful_commit();
         match rows {
-            Ok(rows) => Ok(rows.iter().map(|row| row.get("position")).collect()),
+            Ok(rows) => Ok(Ended {
+                positions: rows.iter().map(|row| row.get("position")).collect(),
+                here_only,
+            }),
             Err(error) => {
                 let unanswered = conn.broken;
                 if matches!(error, Error::Value { .. })
@@ -325,9 +342,13 @@ impl Ends {
         &self,
         entries: &mut VecDeque<Entry<Ends>>,
         size: usize,
-        ended: &HashSet<i64>,
+        ended: &Ended,
     ) -> Result<Settled> {
         let mut outcomes = Vec::with_capacity(size);
+        let Ended {
+            positions: ended,
+            here_only,
+        } = ended;
         // Should a signal end the look at history, those that were ended just now must not be taken for lost.
         for (entry, position) in entries.iter_mut().take(size).zip(1..) {
             entry.job.unsure |= ended.contains(&position);
@@ -340,6 +361,8 @@ impl Ends {
                 false => Some(false),
             };
             outcomes.push(match done {
+                // What this server says of it is no answer: a failover may take it back.
+                Some(true) if *here_only => Some(here_only_error()),
                 Some(true) => None,
                 Some(false) => Some(gone()),
                 None => Some(entry.job.unknown(&gone())),
@@ -405,6 +428,13 @@ impl Ends {
             Err(error @ Error::Interrupted) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+}
+
+fn here_only_error() -> Error {
+    Error::AmbiguousCommit {
+        message: format!("the work has ended, and a failover may take that back: {HERE_ONLY}"),
+        transaction: Box::default(),
     }
 }
 

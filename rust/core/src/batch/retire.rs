@@ -52,6 +52,11 @@ pub(super) async fn still_open(conn: &mut Conn) -> Result<()> {
     }
 }
 
+/// The error for what a primary of the past has answered.
+pub(super) fn passed() -> Error {
+    Error::ConnectionFailed("another primary has taken over from the one that answered".to_owned())
+}
+
 /// The error for what was sent without a transaction whose id could be asked about.
 pub(super) fn unknown<'a>(
     cause: &Error,

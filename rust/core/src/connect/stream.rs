@@ -17,10 +17,11 @@ use crate::config::Config;
 const UNIX_BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where a socket is opened to.
-#[derive(Debug, Clone)]
-pub(super) enum Target {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Over a network.
     Tcp(SocketAddr),
-    /// A leading NUL means the abstract namespace.
+    /// A socket's path. A leading NUL means the abstract namespace.
     Unix(PathBuf),
 }
 

@@ -13,11 +13,12 @@ use tokio_postgres::{AsyncMessage, Client, Row, SimpleQueryMessage, SimpleQueryR
 use super::STEP_LIMIT;
 use super::unnamed::{Pooled, Ready};
 use crate::config::Config;
-use crate::connect::{self, Canceller, PgConnection};
+use crate::connect::{self, Canceller, PassedOver, PgConnection, Target};
 use crate::dialect::Dialect;
 use crate::drive::{Drive, Reactor};
 use crate::error::{Error, Result};
 use crate::queries;
+use crate::timelines::Timelines;
 use crate::value::Param;
 
 /// What the driver makes of a request.
@@ -42,6 +43,8 @@ pub struct Server {
     pub banner: String,
     /// The WAL timeline; `None` on a standby or where there is none.
     pub timeline: Option<u32>,
+    /// Whether it was in recovery, as a standby is, when it was asked.
+    pub standby: bool,
     /// Changes when the server recovers from a crash.
     pub incarnation: Option<i64>,
     /// The backend that serves this connection, where the server numbers them.
@@ -58,6 +61,8 @@ pub struct Conn {
     drive: Drive,
     statements: HashMap<String, Statement>,
     pub(super) server: Server,
+    pub(super) timelines: Arc<Timelines>,
+    pub(super) primary_wanted: bool,
     /// Where a pooler may stand in between: what takes the place of prepared statements and of settings of the session.
     pub(super) pooled: Option<Pooled>,
     /// Somebody stands in between: the backend is not the one that was promised.
@@ -77,24 +82,30 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Connects, and asks the server what it is.
-    pub async fn open(config: &Config, drive: &Drive, limit: Option<Duration>) -> Result<Conn> {
+    pub(super) async fn open_one(
+        config: &Config,
+        drive: &Drive,
+        limit: Option<Duration>,
+        passed_over: &PassedOver,
+    ) -> Result<(Conn, Target, usize)> {
         let reactor = drive.reactor()?;
         let doubtful_commit = Arc::new(AtomicBool::new(false));
         let noticed = doubtful_commit.clone();
         let established = drive
             .io(&reactor, limit, "connecting", async {
-                let established = connect::connect(config).await?;
+                let established = connect::connect(config, passed_over).await?;
                 let promised = established.canceller.promised().await;
                 Ok::<_, Error>((
                     promised,
                     established.client,
                     established.canceller,
                     established.connection,
+                    established.target,
+                    established.number,
                 ))
             })
             .await??;
-        let (promised, client, canceller, connection) = established;
+        let (promised, client, canceller, connection, target, number) = established;
         let task = reactor.spawn(pump(connection, noticed));
         let mut conn = Conn {
             client,
@@ -108,6 +119,8 @@ impl Conn {
                 .clone()
                 .map(|pooler| Pooled::new(pooler, PLAIN_SETTINGS)),
             behind: false,
+            timelines: config.timelines.clone(),
+            primary_wanted: config.primary_wanted,
             doubtful_commit,
             task: Pump(task),
             broken: false,
@@ -117,11 +130,11 @@ impl Conn {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         };
         conn.identify(promised).await?;
-        Ok(conn)
+        Ok((conn, target, number))
     }
 
     /// In the simple protocol, which takes one trip for each question where preparing takes two.
-    async fn identify(&mut self, promised: Option<i32>) -> Result<()> {
+    pub(super) async fn identify(&mut self, promised: Option<i32>) -> Result<()> {
         let banner = self.ask("SELECT version() AS version").await?;
         self.server.banner = banner
             .as_ref()
@@ -135,6 +148,7 @@ impl Conn {
         {
             let timeline = row.get("timeline");
             self.server.timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
+            self.server.standby = row.get("standby") == Some("t");
             self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
             self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
             self.server.started = row.get("started").map(str::to_owned);
@@ -164,6 +178,12 @@ impl Conn {
         &self.server
     }
 
+    /// Who drives its I/O.
+    #[must_use]
+    pub fn drive(&self) -> &Drive {
+        &self.drive
+    }
+
     /// Asks the server to stop what this connection runs.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
@@ -180,7 +200,7 @@ impl Conn {
             tokio::task::yield_now().await;
         };
         self.io(None, "listening", listen).await?;
-        self.broken |= self.client.is_closed();
+        self.broken |= self.client.is_closed() || self.is_past();
         Ok(!self.broken)
     }
 
@@ -389,6 +409,7 @@ impl Conn {
         }
         let messages = self.checked(begun)?;
         self.note_lineage(&messages);
+        self.refuse_unmet()?;
         let rows = self.checked(rows);
         if let Some((_, sql, _)) = ready {
             self.take_note(sql, &rows);
@@ -503,7 +524,8 @@ impl Conn {
             let error = Error::from(error);
             match &error {
                 Error::Database(db) => {
-                    self.broken |= db.fatal;
+                    // What was a standby when it was asked may be a primary by now, or another server be reached there.
+                    self.broken |= db.fatal || self.server.standby && self.primary_wanted;
                     let of_names = matches!(db.sqlstate.as_str(), "26000" | "42P05");
                     if of_names && self.behind && self.pooled.is_none() {
                         self.broken = true;

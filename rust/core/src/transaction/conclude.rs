@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Conclusion, Opening, Transaction, until_lost};
+use crate::dialect::Isolation;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
 use crate::metrics::Outcome;
@@ -11,6 +12,10 @@ use crate::pool::{Checkout, STEP_LIMIT};
 use crate::retry::{Action, Event, Failure, Protocol, Verdict};
 use crate::settle;
 use crate::sqlstate;
+
+/// What is known of a commit whose wait for a synchronous standby was cancelled.
+pub(crate) const HERE_ONLY: &str =
+    "the wait for a synchronous standby was cancelled: the commit is durable here only";
 
 impl Transaction {
     /// Tells how the callback ended, and brings the transaction to its end or to another attempt.
@@ -154,9 +159,14 @@ impl Transaction {
             )
             .await;
         match outcome {
-            Ok(()) if conn.take_doubtful_commit() => {
-                let message = "the wait for a synchronous standby was cancelled: the commit is durable here only";
+            Ok(()) if conn.is_past() => {
+                let message = "another primary has taken over from the one that answered";
                 self.error = Some(self.ambiguous(message));
+                self.drop_connection();
+                Ok(Event::CommitFailed(Failure::Ambiguous))
+            }
+            Ok(()) if conn.take_doubtful_commit() => {
+                self.error = Some(self.ambiguous(HERE_ONLY));
                 self.doubtful = true;
                 self.drop_connection();
                 Ok(Event::CommitFailed(Failure::Ambiguous))
@@ -217,9 +227,8 @@ impl Transaction {
 
     async fn settle(&mut self) -> Result<Event> {
         self.drop_connection();
-        // A name promises that it is there for good, and the server has just said that it may not be.
-        if std::mem::take(&mut self.doubtful) && matches!(self.plan.opening, Opening::Keyed { .. })
-        {
+        // What this server says of it later is no answer. A claim that is lost with it ends its session.
+        if std::mem::take(&mut self.doubtful) && !self.claims() {
             return Ok(Event::Unsettled);
         }
         let limit = self.plan.settle_limit();
@@ -230,9 +239,24 @@ impl Transaction {
         })
     }
 
+    /// Whether it has leased something.
+    fn claims(&self) -> bool {
+        matches!(self.plan.opening, Opening::Fence) && self.id.trace.is_some()
+    }
+
     fn finished(&mut self, verdict: Verdict) -> Result<Conclusion> {
         match verdict {
-            Verdict::Committed => Ok(Conclusion::Committed),
+            Verdict::Committed => {
+                let ends = matches!(self.plan.opening, Opening::End { .. });
+                if let Some(session) = &self.plan.session
+                    && self.plan.isolation != Isolation::ReadOnly
+                    && !ends
+                    && !self.claims()
+                {
+                    session.told_traceless();
+                }
+                Ok(Conclusion::Committed)
+            }
             Verdict::Raise => Ok(Conclusion::Raise),
             Verdict::Exhausted { attempts } => Err(Error::RetriesExhausted {
                 attempts,
