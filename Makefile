@@ -40,7 +40,7 @@ SIMULATION = $(LOCAL_LTO) cargo test --release -p bmdb-core --test simulation $(
 
 RUST_SOURCES := $(shell find rust -path rust/core/tests -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print) Cargo.toml $(wildcard Cargo.lock)
 
-.PHONY: help venv demo test screenshots soak ambiguity mutants check audit guarantees generate bench bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
+.PHONY: help venv demo test screenshots soak ambiguity mutants check audit guarantees generate bench bench-failover bench-takeover bench-pooler bench-churn bench-fleets bench-scale bench-peers bench-zombies bench-quick lock lock-peers wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -127,6 +127,9 @@ generate: $(VENV)/.tools ## write python/bmdb/_sync and the sync tests anew from
 
 bench: $(VENV)/.optimised ## measure, and write docs/benchmarks.md anew
 	$(BIN)/python benches/run.py $(BENCH_ARGS)
+
+bench-failover: $(VENV)/.optimised ## measure what workers see of a failover, and write it into docs/high-availability.md
+	$(BIN)/python benches/failover.py $(BENCH_ARGS)
 
 bench-takeover: $(VENV)/.optimised ## measure how soon another worker takes over, and write it into docs/guarantees.md
 	$(BIN)/python benches/takeover.py $(BENCH_ARGS)

@@ -254,8 +254,7 @@ class EmbeddedServer(Server):
         )
         try:
             self._own()
-            self._run("initdb", "-D", self.data_directory, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
-                      "--locale=C")  # fmt: skip
+            self._fill()
             # Not by initdb's option -c, which PostgreSQL 15 lacks.
             wanted = {**SETTINGS, **(settings or {}), "unix_socket_directories": str(self._root)}
             with (self.data_directory / "postgresql.conf").open("a") as file:
@@ -266,6 +265,11 @@ class EmbeddedServer(Server):
             self._remove()
             raise
         super().__init__(f"host=127.0.0.1 port={self.port} user=postgres")
+
+    def _fill(self) -> None:
+        """Make the data directory."""
+        self._run("initdb", "-D", self.data_directory, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
+                  "--locale=C")  # fmt: skip
 
     @property
     def postmaster(self) -> int:

@@ -159,8 +159,28 @@ MUTANTS = (
     ),
     Mutant(
         "a renewal that counts from its answer", "src/heartbeat.rs",
-        "session.renewed(sent);", "session.renewed(if HERE { self.clock.now() } else { sent });",
+        "session.renewed(sent, ", "session.renewed(if HERE { self.clock.now() } else { sent }, ",
         (f"{FAULTS}08_answers_that_take_their_time.py",),
+    ),
+    Mutant(
+        "a failover that looks for no claims", "queries/session/forgotten.sql",
+        "WHERE NOT EXISTS", "WHERE false AND NOT EXISTS",
+        (f"{FAULTS}27_failover.py",),
+    ),
+    Mutant(
+        "a failover that costs no session", "src/timelines.rs",
+        "missing(conn, holder.id(), &account).await?", "None",
+        (f"{FAULTS}27_failover.py",),
+    ),
+    Mutant(
+        "a primary of the past that may be used", "src/timelines.rs",
+        "timeline.is_some_and(|timeline| timeline < self.highest())", "false",
+        (f"{FAULTS}28_split_brain.py",),
+    ),
+    Mutant(
+        "an end that is durable here only and reported", "src/batch/ends.rs",
+        "Some(true) if *here_only =>", "Some(true) if *here_only && !HERE =>",
+        (f"{FAULTS}29_standby_wait_cancelled.py",),
     ),
 )  # fmt: skip
 
