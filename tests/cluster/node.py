@@ -87,7 +87,13 @@ class Node(EmbeddedServer):
         wait(lambda: not self._receivers())
 
     def _receivers(self) -> list[psutil.Process]:
-        return [each for each in self._processes() if "walreceiver" in " ".join(each.cmdline())]
+        found = []
+        for process in self._processes():
+            # It may end while it is looked at.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "walreceiver" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def kill(self) -> None:
         """SIGKILL all its processes, as when the machine loses its power."""
