@@ -120,6 +120,11 @@ class Member:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(sign)
 
+    def reap(self) -> None:
+        """Wait for the end of Patroni, which has been killed."""
+        if self._process is not None:
+            self._process.wait(20)
+
     def role(self) -> str | None:
         """What Patroni says of it: "primary", "replica"; None when it does not answer."""
         with (
@@ -166,6 +171,8 @@ class PatroniCluster:
             wait(lambda: sorted(str(member.role()) for member in self.members) == ["primary", "replica"], 90)
             with psycopg.connect(self.dsn("postgres"), autocommit=True) as sql:
                 sql.execute("CREATE DATABASE fleet")
+            # A replica that does not know the database yet would end the search for the primary.
+            wait(lambda: all(self._knows_the_database(member) for member in self.members))
             with bmdb.connect(self.conninfo, component="tests", migrate=True):
                 pass
         except BaseException as error:
@@ -179,6 +186,12 @@ class PatroniCluster:
             host="127.0.0.1,127.0.0.1", port=ports, user="postgres", dbname=database, connect_timeout=2,
             target_session_attrs="read-write",
         )  # fmt: skip
+
+    def _knows_the_database(self, member: Member) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            psycopg.connect(host="127.0.0.1", port=member.port, user="postgres", dbname=self.database).close()
+            return True
+        return False
 
     @property
     def conninfo(self) -> str:
@@ -209,6 +222,7 @@ class PatroniCluster:
         for member in self.members:
             member.send(signal.SIGCONT)
             member.send(signal.SIGKILL)
+            member.reap()
         self._etcd.kill()
         self._etcd.wait()
         time.sleep(0.2)
