@@ -17,7 +17,6 @@ use crate::connect::{self, Canceller, PassedOver, PgConnection, Target};
 use crate::dialect::Dialect;
 use crate::drive::{Drive, Reactor};
 use crate::error::{Error, Result};
-use crate::queries;
 use crate::timelines::Timelines;
 use crate::value::Param;
 
@@ -131,34 +130,6 @@ impl Conn {
         };
         conn.identify(promised).await?;
         Ok((conn, target, number))
-    }
-
-    /// In the simple protocol, which takes one trip for each question where preparing takes two.
-    pub(super) async fn identify(&mut self, promised: Option<i32>) -> Result<()> {
-        let banner = self.ask("SELECT version() AS version").await?;
-        self.server.banner = banner
-            .as_ref()
-            .and_then(|row| row.get("version"))
-            .unwrap_or_default()
-            .to_owned();
-        self.server.dialect = Dialect::from_version(&self.server.banner);
-        self.check_spoken()?;
-        if self.server.dialect == Dialect::PostgreSql
-            && let Some(row) = self.ask(queries::SERVER_IDENTITY.sql).await?
-        {
-            let timeline = row.get("timeline");
-            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
-            self.server.standby = row.get("standby") == Some("t");
-            self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
-            self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
-            self.server.started = row.get("started").map(str::to_owned);
-            self.behind = promised.is_some() && promised != self.server.pid;
-            if self.pooled.is_some() {
-                // It serves this question; the next one may be another's.
-                (self.server.pid, self.server.started) = (None, None);
-            }
-        }
-        Ok(())
     }
 
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<SimpleQueryRow>> {

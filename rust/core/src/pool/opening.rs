@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::conn::Conn;
 use crate::config::Config;
 use crate::connect::PassedOver;
+use crate::dialect::Dialect;
 use crate::drive::Drive;
 use crate::error::{Error, Result};
+use crate::queries;
 
 impl Conn {
     /// Connects to a server that may be used, and asks it what it is. Should another primary have taken over since the last
@@ -37,6 +39,34 @@ impl Conn {
             }
             conn.close().await;
         }
+    }
+
+    /// In the simple protocol, which takes one trip for each question where preparing takes two.
+    pub(super) async fn identify(&mut self, promised: Option<i32>) -> Result<()> {
+        let banner = self.ask("SELECT version() AS version").await?;
+        self.server.banner = banner
+            .as_ref()
+            .and_then(|row| row.get("version"))
+            .unwrap_or_default()
+            .to_owned();
+        self.server.dialect = Dialect::from_version(&self.server.banner);
+        self.check_spoken()?;
+        if self.server.dialect == Dialect::PostgreSql
+            && let Some(row) = self.ask(queries::SERVER_IDENTITY.sql).await?
+        {
+            let timeline = row.get("timeline");
+            self.server.timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
+            self.server.standby = row.get("standby") == Some("t");
+            self.server.incarnation = row.get("incarnation").and_then(|text| text.parse().ok());
+            self.server.pid = row.get("pid").and_then(|text| text.parse().ok());
+            self.server.started = row.get("started").map(str::to_owned);
+            self.behind = promised.is_some() && promised != self.server.pid;
+            if self.pooled.is_some() {
+                // It serves this question; the next one may be another's.
+                (self.server.pid, self.server.started) = (None, None);
+            }
+        }
+        Ok(())
     }
 
     /// Through a pooler each transaction may meet another server: asks which one it is now, and judges the sessions if it is a
