@@ -97,6 +97,9 @@ class Load:
                     self._step(session, told)
             except bmdb.SessionExpiredError as expired:
                 told.expired = str(expired)
+            # Who stops in this moment is told all the same, by the session and by an event.
+            if told.expired is None and session.expired:
+                told.expired = "while it was being stopped"
             session.close()
 
     def _step(self, session: bmdb.Session, told: Told) -> None:

@@ -12,7 +12,8 @@ import bmdb
 from tests.faults.figures import Figure
 from tests.proxy import Proxy
 
-INTERVAL = 5.0
+# Long enough for a connection that has to be made anew, each trip of which is late.
+INTERVAL = 10.0
 TRUST = INTERVAL * 4 / 5
 LATE = 0.5
 
