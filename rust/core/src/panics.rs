@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
@@ -13,9 +13,8 @@ use std::task::Poll;
 use crate::error::{Error, Result};
 
 /// What the future comes to; a panic in it is an error. What it has borrowed must be fit for use, or for being dropped, at each of
-/// its waits, as it must for being cancelled there.
-pub async fn caught<T, F: Future<Output = Result<T>>>(future: F) -> Result<T> {
-    let mut future = pin!(future);
+/// its waits, as it must for being cancelled there. By reference, since a future that takes another holds room for it twice.
+pub async fn caught<T, F: Future<Output = Result<T>>>(mut future: Pin<&mut F>) -> Result<T> {
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         polled.unwrap_or_else(|panic| Poll::Ready(Err(Error::Panicked(text(panic.as_ref())))))
@@ -62,17 +61,19 @@ pub(crate) fn fail_point(name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::drive::complete;
 
     #[test]
     fn a_panic_is_an_error_that_says_what_it_was() {
-        let outcome: Result<()> = complete(caught(async {
+        let outcome: Result<()> = complete(caught(pin!(async {
             assert_eq!(1 + 1, 3, "sums");
             Ok(())
-        }));
+        })));
         assert!(outcome.unwrap_err().to_string().contains("sums"));
-        assert_eq!(complete(caught(async { Ok(1) })).unwrap(), 1);
+        assert_eq!(complete(caught(pin!(async { Ok(1) }))).unwrap(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `bmdb._core.Batches`, `Eligibility` and `Change`: claims and ends without callbacks.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bmdb_core::batch::claims::{ClaimJob, Claims};
@@ -349,7 +350,7 @@ impl Batches {
                 handle.spawn(async move {
                     match core.lanes().claims(&session, &process, &declared).await {
                         Ok(lane) => {
-                            let outcome = caught(lane.call(core.pool().drive(), job)).await;
+                            let outcome = caught(pin!(lane.call(core.pool().drive(), job))).await;
                             drop(tell(promise, outcome, lane));
                         }
                         Err(error) => promise.keep(|promise| Outcome {
@@ -367,7 +368,7 @@ impl Batches {
             // It waits for a place, for as long as that may take.
             let core = self.core.clone();
             handle.spawn(async move {
-                let outcome = caught(lane.call(core.pool().drive(), job)).await;
+                let outcome = caught(pin!(lane.call(core.pool().drive(), job))).await;
                 drop(tell(outcome));
             });
         }
@@ -472,7 +473,7 @@ impl Batches {
         if let Err((job, tell)) = lane.submit(&handle, job, tell) {
             let core = self.core.clone();
             handle.spawn(async move {
-                let outcome = caught(lane.call(core.pool().drive(), job)).await;
+                let outcome = caught(pin!(lane.call(core.pool().drive(), job))).await;
                 drop(tell(outcome));
             });
         }

@@ -65,7 +65,7 @@ where
 {
     // Pinned here, so that only a reference is moved.
     let future = pin!(future);
-    py.detach(|| complete(caught(future)))
+    py.detach(|| complete(caught(pin!(future))))
         .map_err(|error| to_python(py, error))
 }
 
@@ -83,7 +83,7 @@ where
     let (told, mut outcome) = std::sync::mpsc::sync_channel(1);
     let task = runtime()?.spawn(async move {
         // Nobody listens any more after a signal.
-        drop(told.send(caught(future).await));
+        drop(told.send(caught(pin!(future)).await));
     });
     loop {
         match py.detach(|| waited(&mut outcome)) {
@@ -210,7 +210,7 @@ where
 {
     let (waiting, promise) = Promise::new(py)?;
     runtime()?.spawn(async move {
-        let outcome = caught(future).await;
+        let outcome = caught(pin!(future)).await;
         promise.keep(|promise| Outcome {
             promise,
             outcome,

@@ -6,6 +6,7 @@
 //! answer of the one before took. Nothing runs in the background, and nothing is done for a caller that is gone.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -387,7 +388,8 @@ impl<R: Runner> Leadership<R> {
             entries,
             alone: false,
         };
-        match caught(coalescer.runner.run(&mut batch)).await {
+        let ran = caught(pin!(coalescer.runner.run(&mut batch))).await;
+        match ran {
             // Done again by the next leader, they might meet it again, and for ever.
             Err(error @ Error::Panicked(_)) => {
                 batch.tell_all(|| Err(error.clone()));

@@ -1,5 +1,6 @@
 //! After the callback: commit, restart or roll back, and find out what a lost commit came to.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::{Conclusion, Opening, Transaction, until_lost};
@@ -32,7 +33,8 @@ impl Transaction {
             }
             return Err(Error::WorkState("this transaction has ended".to_owned()));
         }
-        let outcome = match caught(self.step_until_settled(raised)).await {
+        let stepped = caught(pin!(self.step_until_settled(raised))).await;
+        let outcome = match stepped {
             // Perhaps amid COMMIT.
             Err(Error::Panicked(text)) => {
                 self.drop_connection();

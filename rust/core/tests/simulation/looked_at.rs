@@ -5,7 +5,7 @@ use bmdb_core::queries::{self, Query};
 /// The statements that are modelled, and what they were when the model was last held against them.
 const LOOKED_AT: &[(&Query, u64)] = &[
     (&queries::SESSION_START, 0x12d7_0433_2122_41c8),
-    (&queries::SESSION_RENEW, 0x616c_c110_e1d8_d009),
+    (&queries::SESSION_RENEW, 0x31c9_b1ab_c880_ed8e),
     (&queries::SESSION_FENCE, 0xba01_5756_cc96_7704),
     (&queries::CLAIM_SCAN, 0x30cb_89e2_7b61_a231),
     (&queries::CLAIM_VERIFY, 0x9bba_7905_b80b_0ec8),
